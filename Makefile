@@ -1,0 +1,49 @@
+# Two commands do all the set-up: `make demo` and `make test`. What they run is plain pip,
+# snakemake and pytest; with an environment of your own, run those lines yourself.
+# Another package index (CUDA or CPU builds of torch): make demo PIP_FLAGS="--index-url URL"
+PYTHON ?= python3
+PIP_FLAGS ?=
+ENV := .venv
+BIN := $(ENV)/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit test-all lint clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(ENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable .
+	@touch $@
+
+$(ENV)/.test: $(ENV)/.demo
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test]'
+	@touch $@
+
+$(ENV)/.dev: $(ENV)/.test
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test,dev,gguf]'
+	@touch $@
+
+demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on two cores
+	$(RUN) snakemake --profile cpu results/table1.tex results/figures/validation_perplexity.pdf
+	$(BIN)/fnsft show results/table1.csv
+
+test: $(ENV)/.test ## run the tests, in at most ten minutes
+	$(RUN) pytest -m "not slow"
+
+test-unit: $(ENV)/.test ## run the unit tests alone, in at most two minutes
+	$(RUN) pytest -m "not slow and not workflow"
+
+test-all: $(ENV)/.dev ## run every test
+	$(RUN) pytest
+
+lint: $(ENV)/.dev ## check style, types and the workflow's format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+
+clean: ## remove the environment, results and caches
+	rm -rf $(ENV) .snakemake .pytest_cache .mypy_cache .ruff_cache checkpoints results/*

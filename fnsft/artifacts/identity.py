@@ -1,0 +1,38 @@
+"""What tells one model from another without reading all of its weights."""
+
+import hashlib
+from pathlib import Path
+
+from fnsft.artifacts.storage import existing, sha256_of
+from fnsft.errors import InputError
+
+SAMPLED_BYTES = 1 << 20
+
+
+def model_identity(folder: Path) -> str:
+    """Return 16 hex digits for a Hugging Face model folder.
+
+    Hashes the configuration and, of every weight file, its name, size and first and last
+    MiB: enough to tell apart models of one shape, at a cost that does not grow with them.
+    """
+    if not existing(folder).is_dir() or not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{folder}: expected weights in *.safetensors, found none")
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in weights:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(SAMPLED_BYTES))
+            stream.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def identity_of_input(path: Path) -> dict[str, str]:
+    """Return the path and hash of a stage's input: a model folder by identity, else by sha256."""
+    if (path / "config.json").is_file():
+        return {"path": str(path), "model": model_identity(path)}
+    return {"path": str(path), "sha256": sha256_of(path)}

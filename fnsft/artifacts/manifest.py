@@ -1,0 +1,87 @@
+"""What every stage writes beside its output: how it came to be, and what it cost."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fnsft import __version__
+from fnsft.artifacts.identity import identity_of_input
+from fnsft.artifacts.storage import write_json
+from fnsft.config.settings import Settings
+
+RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "numba", "scikit-learn")
+
+
+@dataclasses.dataclass
+class StageRun:
+    """A stage while it runs; ``notes`` are counts and findings that belong to its output."""
+
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def note(self, **findings: Any) -> None:
+        """Record findings (JSON values) in the manifest."""
+        self.notes.update(findings)
+
+
+def manifest_path(output: Path) -> Path:
+    """Return where the manifest of ``output`` lies."""
+    return output.with_name(output.name + ".manifest.json")
+
+
+@contextlib.contextmanager
+def recorded_stage(settings: Settings, inputs: dict[str, Path], output: Path) -> Iterator[StageRun]:
+    """Run a stage's body and, when it went well, write the manifest of its output.
+
+    Wall time is in seconds; peak memory is the process's largest resident set, in MiB.
+    """
+    started = time.time()
+    clock = time.perf_counter()
+    run = StageRun()
+    yield run
+    write_json(
+        manifest_path(output),
+        {
+            "stage": settings.stage,
+            "stage_version": settings.version,
+            "settings": dataclasses.asdict(settings),
+            "inputs": {name: identity_of_input(path) for name, path in inputs.items()},
+            "notes": run.notes,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "wall_seconds": round(time.perf_counter() - clock, 3),
+            "peak_memory_mib": peak_memory_mib(),
+            "fnsft": __version__,
+            "git_commit": _git_commit(),
+            "packages": _package_versions(),
+        },
+    )
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident set of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for package in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _git_commit() -> str | None:
+    source = Path(__file__).parent
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

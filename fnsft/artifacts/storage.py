@@ -1,0 +1,82 @@
+"""Files that appear whole or not at all, and what identifies them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fnsft.errors import InputError
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` (file or folder) and rename it when all went well.
+
+    On an error the sibling is removed and ``path`` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or damaged one is an ``InputError``."""
+    try:
+        return json.loads(existing(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected JSON, found damage ({error}); make it anew") from None
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, whole."""
+    with written_whole(path) as partial, partial.open("w") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def existing(path: Path) -> Path:
+    """Return ``path``, or say that it is not there and what its folder does hold."""
+    if path.exists():
+        return path
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    neighbours = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))[:5]
+    listing = ", ".join(neighbours) or "nothing"
+    raise InputError(f"{path}: no such file or folder; {folder}/ holds {listing}")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file, or every file below a folder with its relative name."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

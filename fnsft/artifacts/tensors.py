@@ -1,0 +1,83 @@
+"""Safetensors files that say what they are: kind, schema version and model."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fnsft.artifacts.storage import existing, written_whole
+from fnsft.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a tensor file says of itself.
+
+    ``kind`` names the artefact, ``schema`` its layout's version; ``model`` is the identity
+    of the model that it was made from (:func:`fnsft.artifacts.identity.model_identity`).
+    """
+
+    kind: str
+    schema: int
+    model: str
+
+    def as_metadata(self) -> dict[str, str]:
+        """Return the header as safetensors metadata, whose values are texts."""
+        return {name: str(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str] | None, path: Path) -> Self:
+        """Read the header from safetensors metadata."""
+        try:
+            found = metadata or {}
+            return cls(kind=found["kind"], schema=int(found["schema"]), model=found["model"])
+        except (KeyError, ValueError):
+            raise InputError(f"{path}: expected an artefact of fnsft, found another file") from None
+
+    def require(self, kind: str, schema: int, model: str | None, path: Path) -> None:
+        """Refuse a file of another kind, schema or (when one is given) model."""
+        if (self.kind, self.schema) != (kind, schema):
+            raise InputError(
+                f"{path}: expected {kind} of schema {schema}, "
+                f"found {self.kind} of schema {self.schema}; make it anew"
+            )
+        if model is not None and self.model != model:
+            raise InputError(
+                f"{path}: made from model {self.model}, expected model {model}; "
+                "make it from this model, or name the model that it was made from"
+            )
+
+
+def write_tensors(path: Path, header: Header, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays and their header, whole."""
+    with written_whole(path) as partial:
+        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        save_file(contiguous, partial, metadata=header.as_metadata())
+
+
+def read_tensors(
+    path: Path, kind: str, schema: int, model: str | None = None
+) -> tuple[Header, dict[str, np.ndarray]]:
+    """Read the header and all arrays of a file of this kind, schema and model."""
+    with open_tensors(path, kind, schema, model) as (header, file):
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def open_tensors(
+    path: Path, kind: str, schema: int, model: str | None = None
+) -> Iterator[tuple[Header, Any]]:
+    """Open a file of this kind, schema and model to read single arrays from it."""
+    try:
+        opened = safe_open(existing(path), framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or not safetensors ({error}); make it anew") from None
+    with opened as file:
+        header = Header.from_metadata(file.metadata(), path)
+        header.require(kind, schema, model, path)
+        yield header, file

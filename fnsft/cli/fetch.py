@@ -1,0 +1,24 @@
+"""``fnsft fetch``: the network's only door. Models and data sets come to local folders."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fnsft.artifacts.manifest import recorded_stage
+from fnsft.config.stages import FetchSettings
+
+SETTINGS = FetchSettings
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add what is fetched and where to."""
+    parser.add_argument("--output", type=Path, required=True, help="folder, or .jsonl file")
+
+
+def run(arguments: argparse.Namespace, settings: FetchSettings) -> None:
+    """Fetch one model, data split or wheel."""
+    from fnsft.data.sources import fetch
+
+    with recorded_stage(settings, {}, arguments.output):
+        fetch(settings, arguments.output)
+    print(f"{arguments.output}: fetched {settings.name}", file=sys.stderr)

@@ -1,0 +1,54 @@
+"""Flags from settings: every field of a stage's dataclass is a flag of the same name."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from fnsft.config.settings import FieldType, Settings, fields_of, flag_of, range_text
+
+
+def add_settings(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
+    """Add one flag for every field of ``cls``; values are checked by the dataclass itself."""
+    group = parser.add_argument_group("settings")
+    for name, field in fields_of(cls).items():
+        kind = FieldType.of(field.type)
+        options: dict[str, Any] = {
+            "dest": name,
+            "default": argparse.SUPPRESS,
+            "help": _help(field, kind).replace("%", "%%"),
+        }
+        if kind.base is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = kind.base
+            options["metavar"] = (
+                "{" + ",".join(map(str, kind.choices)) + "}" if kind.choices else _metavar(kind)
+            )
+            if kind.many:
+                options["nargs"] = "*"
+        group.add_argument(flag_of(name), **options)
+
+
+def read_settings(arguments: argparse.Namespace, cls: type[Settings]) -> Settings:
+    """Build the settings from the flags that were given; the rest keeps its default."""
+    given = vars(arguments)
+    return cls(**{name: given[name] for name in fields_of(cls) if name in given})
+
+
+def _metavar(kind: FieldType) -> str:
+    return {int: "N", float: "X", str: "TEXT"}[kind.base]
+
+
+def _help(field: dataclasses.Field[Any], kind: FieldType) -> str:
+    limits = field.metadata["limits"]
+    remarks = []
+    if limits:
+        remarks.append(range_text(limits))
+    if field.default is dataclasses.MISSING:
+        remarks.append("required")
+    elif field.default is not None and not kind.many:
+        default = field.default
+        if kind.base is bool:
+            default = "on" if default else "off"
+        remarks.append(f"default {default}")
+    return field.metadata["help"] + (f" ({'; '.join(remarks)})" if remarks else "")

@@ -1,0 +1,85 @@
+"""The ``fnsft`` command: finds the stage, reads its flags, reports bad input in one line."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from fnsft import __version__
+from fnsft.cli.flags import add_settings, read_settings
+from fnsft.errors import InputError
+
+# In the order of the data flow; a stage's module has SETTINGS, add_paths(parser), run(args, settings).
+STAGES = {
+    "world": "make the embedded synthetic world: corpus, word problems, functions, facts",
+    "pretrain": "train a tokenizer and a tiny base model on a corpus",
+    "fetch": "fetch a model, a data set or a wheel to a local folder",
+    "convert": "turn a GGUF file into a Hugging Face model folder",
+    "prepare": "render, split and sample a data set into prompts and completions",
+    "statistics": "count and rank the tokens of the training split",
+    "capture": "record which MLP neurons every token activates",
+    "project": "project the co-activation hypergraph to a collaboration graph",
+    "train": "fine-tune with a method that decides what may change",
+    "evaluate": "measure accuracy, perplexity and recall of a model",
+    "choose": "choose a learning rate per method by validation perplexity",
+    "table": "make a table of metric records: LaTeX and CSV",
+    "figure": "draw a figure from training records: PDF and PNG",
+    "show": "print a table's CSV as text",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``fnsft`` and return its exit code: 0, or 2 for bad input."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    stage = arguments[0] if arguments and arguments[0] in STAGES else None
+    parser = _parser(stage)
+    parsed = parser.parse_args(arguments)
+    module = _module(parsed.stage)
+    try:
+        settings = read_settings(parsed, module.SETTINGS) if module.SETTINGS else None
+        module.run(parsed, settings)
+    except InputError as error:
+        print(f"fnsft {parsed.stage}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # A full disk, a missing permission: the user's to mend, and the message names the file.
+        print(f"fnsft {parsed.stage}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def entry_point() -> None:
+    """Run ``fnsft`` and exit with its code."""
+    sys.exit(main())
+
+
+def _module(stage: str) -> ModuleType:
+    return importlib.import_module(f"fnsft.cli.{stage}")
+
+
+def _parser(stage: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the named stage's module is imported."""
+    parser = argparse.ArgumentParser(
+        prog="fnsft", description="Fine-tune language models and choose which neurons may change."
+    )
+    parser.add_argument("--version", action="version", version=f"fnsft {__version__}")
+    subparsers = parser.add_subparsers(dest="stage", metavar="stage", required=True)
+    for name, summary in STAGES.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            allow_abbrev=False,
+        )
+        if name == stage:
+            module = _module(name)
+            module.add_paths(subparser)
+            if module.SETTINGS:
+                add_settings(subparser, module.SETTINGS)
+    return parser

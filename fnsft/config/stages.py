@@ -1,0 +1,232 @@
+"""The settings of every stage: one frozen dataclass each, every default with its source.
+
+Sources: "2026" and "2025" are the two CollabMask papers (openreview Faoy8aclzJ and
+5sLaujF45C); "ours" is a choice that ``docs/decisions.md`` argues.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fnsft.config.settings import Settings, setting
+from fnsft.errors import InputError
+
+Method = Literal[
+    "sft", "lora", "projections-only", "random", "highest", "gmt", "collab"
+]
+MASKED_METHODS: tuple[str, ...] = ("random", "highest", "gmt", "collab")
+Affinity = Literal["knn", "cluster", "dense", "shuffled"]
+
+
+@dataclass(frozen=True)
+class WorldSettings(Settings):
+    """The embedded default: a small synthetic world of people, sums and functions (ours)."""
+
+    stage: ClassVar[str] = "world"
+
+    documents: int = setting(32_000, "documents in the pretraining corpus", above=0)
+    math_train: int = setting(2_000, "word problems for fine-tuning", above=0)
+    math_test: int = setting(400, "held-out word problems", above=0)
+    code_train: int = setting(2_000, "code instructions for fine-tuning", above=0)
+    code_test: int = setting(240, "held-out functions with tests", above=0)
+    seed: int = setting(0, "seed of the world", minimum=0)
+
+
+@dataclass(frozen=True)
+class PretrainSettings(Settings):
+    """A byte-level BPE tokenizer and a Llama-shaped base model, trained from scratch (ours)."""
+
+    stage: ClassVar[str] = "pretrain"
+
+    vocab_size: int = setting(512, "tokens of the tokenizer", minimum=300)
+    d_model: int = setting(128, "width of the residual stream", above=0)
+    n_layers: int = setting(4, "decoder blocks", above=0)
+    d_mlp: int = setting(384, "MLP neurons a layer", above=0)
+    n_heads: int = setting(4, "attention heads", above=0)
+    steps: int = setting(1_300, "optimizer steps", minimum=0)
+    batch_size: int = setting(8, "sequences a step", above=0)
+    sequence_tokens: int = setting(160, "tokens a sequence", above=1)
+    learning_rate: float = setting(2e-3, "peak of the cosine schedule", above=0)
+    weight_decay: float = setting(0.1, "decoupled weight decay of matrices", minimum=0)
+    seed: int = setting(0, "seed of initialisation and order", minimum=0)
+
+
+@dataclass(frozen=True)
+class FetchSettings(Settings):
+    """A model, a split of a data set, or a wheel, from the network."""
+
+    stage: ClassVar[str] = "fetch"
+
+    kind: Literal["model", "dataset", "wheel"] = setting("model", "what is fetched")
+    name: str = setting("", "name on the hub, or a requirement such as name==1.0 for a wheel")
+    revision: str = setting("main", "revision on the hub")
+    config: str | None = setting(None, "configuration of the data set")
+    split: str | None = setting(None, "split of the data set")
+
+
+@dataclass(frozen=True)
+class ConvertSettings(Settings):
+    """Quantised weights, made plain."""
+
+    stage: ClassVar[str] = "convert"
+
+    dtype: Literal["float32", "bfloat16"] = setting("bfloat16", "precision of the saved weights")
+
+
+@dataclass(frozen=True)
+class PrepareSettings(Settings):
+    """Rows of a data set become rendered prompts and completions, split and sampled."""
+
+    stage: ClassVar[str] = "prepare"
+
+    format: Literal["gsm8k", "alpaca", "medical-o1"] = setting("gsm8k", "schema of the rows")
+    n_train: int = setting(4_000, "training samples drawn (2026)", above=0)
+    n_validation: int = setting(1_000, "validation samples, fixed by split_seed (2026)", above=0)
+    n_test: int | None = setting(None, "first test samples kept; all when absent", above=0)
+    calculator_annotations: Literal["keep", "strip"] = setting(
+        "keep", "GSM8K's <<2+3=5>> annotations in worked answers"
+    )
+    split_seed: int = setting(0, "seed of the validation split", minimum=0)
+    seed: int = setting(0, "seed of the training sample", minimum=0)
+
+
+@dataclass(frozen=True)
+class StatisticsSettings(Settings):
+    """Token counts and ranks over the training split as rendered."""
+
+    stage: ClassVar[str] = "statistics"
+
+    max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
+
+
+@dataclass(frozen=True)
+class CaptureSettings(Settings):
+    """Which MLP neurons are activated by every token, bit-packed."""
+
+    stage: ClassVar[str] = "capture"
+
+    batch_size: int = setting(16, "samples a forward pass", above=0)
+    max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the forward pass")
+
+
+@dataclass(frozen=True)
+class ProjectSettings(Settings):
+    """The hypergraph of activated neurons, projected to a weighted graph (2026)."""
+
+    stage: ClassVar[str] = "project"
+
+    alpha: float = setting(2.5, "exponent of the hyperedge size (2026)", minimum=0)
+    beta: float = setting(1.3, "exponent of the token's frequency rank (2026)", minimum=0)
+    drop_top_tokens: int = setting(3, "most frequent tokens without hyperedge (2026)", minimum=0)
+    k_max: int = setting(64, "largest weights kept a neuron (ours)", above=0)
+    dense: bool = setting(False, "keep all weights, for the ablation without kNN")
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
+    """One fine-tuning run of one method."""
+
+    stage: ClassVar[str] = "train"
+
+    method: Method = setting("sft", "what may change")
+    fraction: float | None = setting(
+        None, "share p of each MLP matrix that survives a step", above=0, maximum=1
+    )
+    lam: float = setting(0.5, "weight λ of the neighbours in the score (2026)", minimum=0, maximum=1)
+    affinity: Affinity | None = setting(None, "how the graph's neighbours weigh in (collab)")
+    k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
+    window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
+    rescale: bool = setting(False, "random: divide the survivors by p (Child-Tuning-F)")
+    applies_to: Literal["gradient", "update"] = setting(
+        "gradient", "the mask holds back the gradient, or the whole update"
+    )
+    moments: Literal["full", "masked", "frozen"] = setting(
+        "full", "what Adam's moments see outside the mask (update)"
+    )
+    mask_before_clipping: bool = setting(True, "clip the masked gradient, not the full one")
+    unmasked: Literal["train", "freeze"] = setting(
+        "train", "parameters without a mask: trained (2026) or frozen"
+    )
+    learning_rate: float = setting(1e-5, "peak learning rate (2026)", above=0)
+    schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay (ours)")
+    warmup_share: float = setting(0.0, "share of the steps that warm up", minimum=0, below=1)
+    epochs: int = setting(3, "passes over the data; the best is kept (2026)", above=0)
+    batch_size: int = setting(32, "samples an optimizer step (2026)", above=0)
+    micro_batch_size: int = setting(8, "samples a forward pass", above=0)
+    weight_decay: float = setting(0.01, "decoupled weight decay (2026)", minimum=0)
+    adam_beta1: float = setting(0.9, "decay of the first moment", minimum=0, below=1)
+    adam_beta2: float = setting(0.999, "decay of the second moment", minimum=0, below=1)
+    max_grad_norm: float = setting(1.0, "gradient clipping; 0 switches it off", minimum=0)
+    max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
+    lora_rank: int = setting(16, "rank of LoRA (ours)", above=0)
+    lora_alpha: int = setting(32, "scale of LoRA (ours)", above=0)
+    bf16_autocast: bool = setting(
+        False, "compute in bfloat16; weights and Adam's moments stay in float32"
+    )
+    gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
+    validations: int = setting(20, "points of the validation curve (2026)", above=0)
+    seed: int = setting(0, "seed of masks and adapters", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.fraction is not None) != (self.method in MASKED_METHODS):
+            need = "needs a fraction in (0, 1]" if self.fraction is None else "takes no fraction"
+            raise InputError(f"fraction: method {self.method!r} {need}, found {self.fraction}")
+        if (self.affinity is not None) != (self.method == "collab"):
+            raise InputError(
+                f"affinity: needed by method 'collab' alone, found {self.affinity!r} "
+                f"with method {self.method!r}"
+            )
+        if self.batch_size % self.micro_batch_size:
+            raise InputError(
+                f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "
+                f"found {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(Settings):
+    """Generation, cloze and perplexity of one model."""
+
+    stage: ClassVar[str] = "evaluate"
+
+    batch_size: int = setting(64, "prompts a generation batch", above=0)
+    max_new_tokens: int = setting(256, "longest answer that is generated", above=0)
+    gsm8k_limit: int | None = setting(None, "first problems answered; all when absent", above=0)
+    perplexity_limit: int | None = setting(
+        None, "first samples whose perplexity is taken; all when absent", above=0
+    )
+    max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the weights")
+
+
+@dataclass(frozen=True)
+class ChooseSettings(Settings):
+    """The learning rate of every method with the lowest mean validation perplexity."""
+
+    stage: ClassVar[str] = "choose"
+
+
+@dataclass(frozen=True)
+class TableSettings(Settings):
+    """Models by methods, one row a fraction for masked methods, an average row (2026, Table 1)."""
+
+    stage: ClassVar[str] = "table"
+
+    benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
+    metric: str = setting("accuracy", "metric of the benchmark")
+    models: tuple[str, ...] = setting((), "models, in the order of the rows")
+    methods: tuple[str, ...] = setting((), "methods, in the order of the columns")
+    controls: tuple[str, ...] = setting((), "methods shown apart, after a rule")
+    title: str = setting("", "first sentence of the caption")
+
+
+@dataclass(frozen=True)
+class FigureSettings(Settings):
+    """Validation perplexity over optimizer steps, one panel a model, one line a method."""
+
+    stage: ClassVar[str] = "figure"
+
+    models: tuple[str, ...] = setting((), "models, in the order of the panels")
+    methods: tuple[str, ...] = setting((), "methods, in the order of the legend")
+    title: str = setting("", "title above the panels")

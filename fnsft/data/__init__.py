@@ -1,0 +1,1 @@
+"""Formats, prompts, splits and the synthetic world: texts in, texts and token ids out."""

@@ -1,0 +1,48 @@
+"""From a method's settings to the policy that masks a model's MLP matrices."""
+
+import torch
+
+from fnsft.architectures import mlp_matrices
+from fnsft.artifacts.graphs import CollaborationGraph
+from fnsft.config.stages import TrainSettings
+from fnsft.errors import InputError
+from fnsft.masks.affinity import Affinity, dense_affinity, knn_affinity, shuffled
+from fnsft.masks.masker import GradientMasker
+from fnsft.masks.policies import Collab, Highest, Policy, Random
+
+
+def build_masker(
+    model: torch.nn.Module, settings: TrainSettings, graph: CollaborationGraph | None
+) -> GradientMasker:
+    """Return the masker of a masked method over the model's MLP matrices."""
+    rescale = 1 / settings.fraction if settings.rescale and settings.fraction else None
+    return GradientMasker(mlp_matrices(model), build_policy(settings, graph), rescale)
+
+
+def build_policy(settings: TrainSettings, graph: CollaborationGraph | None) -> Policy:
+    """Return the policy of a masked method (DESIGN names: random, highest, gmt, collab)."""
+    assert settings.fraction is not None
+    if settings.method == "random":
+        return Random(settings.fraction, settings.seed)
+    if settings.method == "collab":
+        if graph is None:
+            raise InputError("method 'collab' needs a collaboration graph: give --graph")
+        affinities = build_affinities(settings, graph)
+        return Collab(settings.fraction, settings.seed, settings.lam, affinities)
+    return Highest(settings.fraction, settings.seed)
+
+
+def build_affinities(settings: TrainSettings, graph: CollaborationGraph) -> list[Affinity]:
+    """Return one affinity a layer; ``shuffled`` permutes the neurons of the kNN affinity."""
+    affinities = []
+    for number, layer in enumerate(graph.layers):
+        if settings.affinity == "dense":
+            affinity = dense_affinity(layer.indptr, layer.indices, layer.weights)
+        else:
+            affinity = knn_affinity(
+                layer.indptr, layer.indices, layer.weights, settings.k, graph.k_max
+            )
+        if settings.affinity == "shuffled":
+            affinity = shuffled(affinity, settings.seed, number)
+        affinities.append(affinity)
+    return affinities

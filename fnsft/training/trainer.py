@@ -1,0 +1,56 @@
+"""TRL's trainer with one addition: a mask decides what an optimizer step may change."""
+
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from fnsft.config.stages import TrainSettings
+from fnsft.masks.masker import GradientMasker
+from fnsft.masks.optimizer import MaskedAdamW
+
+
+class MaskedTrainer(SFTTrainer):
+    """``SFTTrainer`` whose gradients or updates are masked once an optimizer step.
+
+    The mask acts where the trainer clips: there the gradient is the accumulated one of the
+    whole global batch, also under DDP and FSDP2, and nothing has been clipped yet. (A hook on
+    the accumulation of a gradient sees one rank's micro-batch, and masks would diverge.)
+    """
+
+    def __init__(
+        self, *, masker: GradientMasker | None, settings: TrainSettings, **arguments: Any
+    ) -> None:
+        self.masker = masker
+        self.settings = settings
+        super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        if self.masker is None:
+            return super()._clip_grad_norm(model)
+        step = self.state.global_step
+        if self.settings.applies_to == "update":
+            optimizer = self.optimizer
+            while not isinstance(optimizer, MaskedAdamW):  # accelerate's wrapper
+                optimizer = optimizer.optimizer
+            self.masker.fill(step, optimizer.masks)
+            return super()._clip_grad_norm(model)
+        if self.settings.mask_before_clipping:
+            self.masker.apply_to_gradients(step)
+            return super()._clip_grad_norm(model)
+        norm = super()._clip_grad_norm(model)
+        self.masker.apply_to_gradients(step)
+        return norm
+
+
+def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return the optimizer's class and arguments: AdamW, or the one that holds updates back."""
+    arguments: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "weight_decay": settings.weight_decay,
+        "fused": True,
+    }
+    if settings.fraction is not None and settings.applies_to == "update":
+        return MaskedAdamW, arguments | {"moments": settings.moments}
+    return torch.optim.AdamW, arguments

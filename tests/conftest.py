@@ -1,0 +1,32 @@
+"""Fixtures that more than one test module uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets and a small real model, which are not part of the repository."""
+    folder = Path(os.environ.get("FNSFT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}: set FNSFT_TEST_DATA to a folder with gsm8k/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-initialised two-layer Llama with a byte-level BPE tokenizer."""
+    from models import write_tiny_model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder)
+    return folder

@@ -1,0 +1,111 @@
+# The configuration, checked before anything else, and the paths that the rules share.
+import sys
+from pathlib import Path
+
+from fnsft.config.stages import (
+    ChooseSettings,
+    ConvertSettings,
+    FetchSettings,
+    FigureSettings,
+    TableSettings,
+)
+
+from snakemake.settings.enums import Quietness
+from snakemake.utils import min_version
+
+from fnsft.config.experiment import Experiment
+from fnsft.config.schema import validate
+from fnsft.errors import InputError
+from fnsft.reporting.progress import report_progress
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+try:
+    validate(config)
+    EXPERIMENT = Experiment(config)
+    EXPERIMENT.check()
+except InputError as error:
+    print(f"configuration: {error}", file=sys.stderr)
+    sys.exit(2)
+
+if workflow.is_main_process and Quietness.PROGRESS in (workflow.output_settings.quiet or ()):
+    report_progress()  # in place of Snakemake's own
+
+
+# Only for --lint, which wants a software environment for every rule: the environment is the
+# one that runs snakemake.
+container: None
+
+
+RESULTS = f"results/{EXPERIMENT.name}"
+LOGS = f"{RESULTS}/logs"
+COSTS = f"{RESULTS}/benchmarks"
+DATA_DIR = config.get("data_dir", "data")
+
+
+def one_of(names):
+    """A wildcard's pattern that matches these names alone."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def with_origin(catalogue, origin):
+    """The names of a catalogue's entries of one origin."""
+    entry = {"models": EXPERIMENT.model, "tasks": EXPERIMENT.task}[catalogue]
+    return one_of(name for name in config[catalogue] if entry(name).origin == origin)
+
+
+wildcard_constraints:
+    model=one_of(config["models"]),
+    task=one_of(config["tasks"]),
+    graph=one_of(config.get("graphs", {})),
+    table=one_of(config["tables"]),
+    figure=one_of(config["figures"]),
+    variant=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    seed=r"\d+",
+
+
+def stage(settings):
+    """A stage's params: one string of flags, and its version so that a new one re-runs it."""
+    return settings.flags(), f"{settings.stage} version {settings.version}"
+
+
+def model_folder(name):
+    """A base model's folder: the user's own, or the one that a rule makes."""
+    entry = EXPERIMENT.model(name)
+    return entry.name if entry.origin == "folder" else f"{RESULTS}/models/{name}"
+
+
+def data_file(task, name):
+    """A task's file: below data_dir (or its subfolder of the task's name), or from a rule."""
+    origin = EXPERIMENT.task(task).origin
+    if origin == "world":
+        return f"{RESULTS}/world/{name}"
+    if origin == "hub":
+        return f"{RESULTS}/sources/{task}/{name}.jsonl"
+    below = Path(DATA_DIR) / name
+    beside = Path(DATA_DIR) / Path(name).name
+    return str(beside if beside.exists() and not below.exists() else below)
+
+
+def runs_of(selection):
+    """The runs that a table or figure covers, as paths below runs/ and metrics/."""
+    methods = (*selection.methods, *selection.controls)
+    return [
+        f"{model}/{selection.task}/{variant}/seed{seed}"
+        for model in selection.models
+        for variant in EXPERIMENT.variants(methods, selection.fractions)
+        for seed in selection.seeds
+    ]
+
+
+def run_folders(catalogue):
+    """An input function: the folders of the runs that a table or figure covers."""
+    name = {"tables": "table", "figures": "figure"}[catalogue]
+    return lambda wildcards: [
+        f"{RESULTS}/runs/{run}"
+        for run in runs_of(EXPERIMENT.selection(catalogue, wildcards[name]))
+    ]

