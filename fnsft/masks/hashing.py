@@ -1,0 +1,64 @@
+"""A stateless hash of (seed, index): random numbers that no sharding can change.
+
+The hash is SplitMix64 (Steele, Lea and Flood 2014) read at one position of its stream,
+
+    h(seed, i) = mix(seed + (i + 1) · γ   mod 2⁶⁴),
+
+where i is the global row-major index of an entry. For one seed it is a bijection of i, so
+two entries of a matrix never share a hash: what is ordered by it has no ties.
+"""
+
+import numba
+import numpy as np
+import torch
+
+GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+_MULTIPLIER_2 = 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+
+# numba turns uint64 with a Python int into float64, so that every constant has its type.
+_ONE, _GAMMA_U = np.uint64(1), np.uint64(GAMMA)
+_MULTIPLIER_1_U, _MULTIPLIER_2_U = np.uint64(_MULTIPLIER_1), np.uint64(_MULTIPLIER_2)
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+def mixed_seed(seed: int, step: int, matrix: int) -> int:
+    """Fold run seed, optimizer step and matrix index to one seed in [0, 2⁶⁴)."""
+    state = 0
+    for value in (seed, step, matrix):
+        state = _mix(((state ^ (value & _WORD)) + GAMMA) & _WORD)
+    return state
+
+
+def _mix(word: int) -> int:
+    word = ((word ^ (word >> 30)) * _MULTIPLIER_1) & _WORD
+    word = ((word ^ (word >> 27)) * _MULTIPLIER_2) & _WORD
+    return word ^ (word >> 31)
+
+
+@numba.njit
+def hash_of_index(seed: np.uint64, index: np.uint64) -> np.uint64:
+    """Hash one index; both arguments are uint64."""
+    word = seed + (index + _ONE) * _GAMMA_U
+    word = (word ^ (word >> _SHIFT_1)) * _MULTIPLIER_1_U
+    word = (word ^ (word >> _SHIFT_2)) * _MULTIPLIER_2_U
+    return word ^ (word >> _SHIFT_3)
+
+
+def hash_of_indices(seed: int, indices: torch.Tensor) -> torch.Tensor:
+    """Hash int64 indices of any shape; the result holds the 64 bits of the hash as int64."""
+    word = (indices + 1).mul_(signed(GAMMA)).add_(signed(seed))
+    word = (word ^ shifted_right(word, 30)).mul_(signed(_MULTIPLIER_1))
+    word = (word ^ shifted_right(word, 27)).mul_(signed(_MULTIPLIER_2))
+    return word ^ shifted_right(word, 31)
+
+
+def shifted_right(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift int64 words as if they were unsigned; torch's ``>>`` drags the sign along."""
+    return (words >> bits) & ((1 << (64 - bits)) - 1) if bits else words
+
+
+def signed(word: int) -> int:
+    """Return the int64 that has the low 64 bits of ``word``."""
+    return ((word & _WORD) ^ (1 << 63)) - (1 << 63)

@@ -1,0 +1,84 @@
+"""The k largest of many keys, found digit by digit from histograms.
+
+Every entry of a matrix has a 96-bit key of six 16-bit digits: two of its score (the bit
+pattern of a non-negative float32 orders as the number does), then four of its hash, of
+which the smaller is preferred. No two entries share a key. One pass counts the entries by
+one digit, among those that agree with the boundary so far; the boundary falls in one bin;
+the next pass looks into that bin alone and the search ends when a bin is taken whole.
+Histograms of shards add up, so that a sharded matrix gives the same threshold.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+SCORE_DIGITS = 2
+DIGITS = 6
+BINS = 1 << 16
+ANY_HASH = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The entries of one matrix, or of one contiguous shard of it.
+
+    ``bits`` is the score's bit pattern, int32 [size], contiguous; None means that all
+    scores are zero, so that the hash alone decides. ``offset`` is the global row-major
+    index of the first entry.
+    """
+
+    bits: torch.Tensor | None
+    size: int
+    seed: int
+    offset: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An entry is taken if bits > ``score``, or bits = ``score`` and its hash ≤ ``hash``.
+
+    ``hash`` is unsigned. While the search runs, the digits that it has fixed are the
+    leading ones and the rest is such that the whole bin is taken.
+    """
+
+    score: int = 0
+    hash: int = ANY_HASH
+
+
+Histogram = Callable[[int, Threshold], np.ndarray]
+
+
+def find_threshold(histogram: Histogram, count: int, first_digit: int = 0) -> Threshold:
+    """Return the threshold that takes exactly ``count`` ≥ 1 entries.
+
+    ``histogram(digit, threshold)`` counts the entries by one digit, int64 [65536], among
+    those whose earlier digits equal the threshold's.
+    """
+    threshold = Threshold()
+    for digit in range(first_digit, DIGITS):
+        counts = histogram(digit, threshold)
+        large_first = digit < SCORE_DIGITS
+        taken = np.cumsum(counts[::-1] if large_first else counts)
+        position = int(np.searchsorted(taken, count))
+        value = BINS - 1 - position if large_first else position
+        threshold = _with_digit(threshold, digit, value)
+        if taken[position] == count:
+            return threshold
+        count -= int(taken[position - 1]) if position else 0
+    raise AssertionError("two entries share a key, or fewer than count entries were counted")
+
+
+def _with_digit(threshold: Threshold, digit: int, value: int) -> Threshold:
+    if digit < SCORE_DIGITS:
+        return Threshold(score=threshold.score | value << (16 if digit == 0 else 0))
+    shift = hash_shift(digit)
+    cleared = threshold.hash & ~((BINS - 1) << shift)
+    return Threshold(threshold.score, cleared | value << shift)
+
+
+def hash_shift(digit: int) -> int:
+    """Return by how many bits the hash is shifted right to have ``digit`` lowest."""
+    return 16 * (DIGITS - 1 - digit)
