@@ -88,13 +88,6 @@ class TableEntry(Settings):
 
 
 @dataclass(frozen=True)
-class FigureEntry(Settings):
-    """A figure of validation perplexity and, where it differs from ``run``, what it covers."""
-
-    title: str = setting("", "title above the panels")
-
-
-@dataclass(frozen=True)
 class SweepEntry(Settings):
     """Learning rates to try on the validation split; the choice is written down by hand."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fnsft.config.catalogues import (
-    FigureEntry,
     MethodEntry,
     ModelEntry,
     Selection,
@@ -95,12 +94,6 @@ class Experiment:
         """Return what a table measures."""
         return TableEntry.from_mapping(
             _part(self._entry("tables", name), TableEntry), f"tables.{name}"
-        )
-
-    def figure(self, name: str) -> FigureEntry:
-        """Return how a figure is titled."""
-        return FigureEntry.from_mapping(
-            _part(self._entry("figures", name), FigureEntry), f"figures.{name}"
         )
 
     def sweep(self) -> SweepEntry:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fnsft.config.catalogues import (
-    FigureEntry,
     ModelEntry,
     Selection,
     SweepEntry,
@@ -53,7 +52,7 @@ def build_schema() -> dict[str, Any]:
         "methods": _catalogue("methods", method),
         "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
         "tables": _catalogue("tables", _object("a table", TableEntry, Selection)),
-        "figures": _catalogue("figures", _object("a figure", FigureEntry, Selection)),
+        "figures": _catalogue("figures", _object("a figure of validation perplexity", Selection)),
         "training": _object("every run's settings, unless a method has its own", TrainSettings),
         "capture": _object("activation dumps", CaptureSettings),
         "evaluation": _object("evaluation", EvaluateSettings),

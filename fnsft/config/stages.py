@@ -23,11 +23,11 @@ class WorldSettings(Settings):
 
     stage: ClassVar[str] = "world"
 
-    documents: int = setting(32_000, "documents in the pretraining corpus", above=0)
+    documents: int = setting(22_000, "documents in the pretraining corpus", above=0)
     math_train: int = setting(2_000, "word problems for fine-tuning", above=0)
     math_test: int = setting(400, "held-out word problems", above=0)
     code_train: int = setting(2_000, "code instructions for fine-tuning", above=0)
-    code_test: int = setting(240, "held-out functions with tests", above=0)
+    code_test: int = setting(240, "held-out functions with tests", above=0, maximum=280)
     seed: int = setting(0, "seed of the world", minimum=0)
 
 
@@ -37,17 +37,26 @@ class PretrainSettings(Settings):
 
     stage: ClassVar[str] = "pretrain"
 
-    vocab_size: int = setting(512, "tokens of the tokenizer", minimum=300)
+    vocab_size: int = setting(704, "tokens of the tokenizer", minimum=300)
     d_model: int = setting(128, "width of the residual stream", above=0)
     n_layers: int = setting(4, "decoder blocks", above=0)
     d_mlp: int = setting(384, "MLP neurons a layer", above=0)
     n_heads: int = setting(4, "attention heads", above=0)
-    steps: int = setting(1_300, "optimizer steps", minimum=0)
+    initial_std: float = setting(0.06, "standard deviation of the initial weights", above=0)
+    steps: int = setting(1_000, "optimizer steps; 0 saves the random initialisation", minimum=0)
     batch_size: int = setting(8, "sequences a step", above=0)
-    sequence_tokens: int = setting(160, "tokens a sequence", above=1)
+    sequence_tokens: int = setting(128, "tokens a sequence", above=1)
     learning_rate: float = setting(2e-3, "peak of the cosine schedule", above=0)
     weight_decay: float = setting(0.1, "decoupled weight decay of matrices", minimum=0)
     seed: int = setting(0, "seed of initialisation and order", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d_model % (2 * self.n_heads):
+            raise InputError(
+                f"d_model: expected a multiple of {2 * self.n_heads} (an even width for each of "
+                f"n_heads={self.n_heads}), found {self.d_model}"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,8 @@ class TrainSettings(Settings):
                 f"affinity: needed by method 'collab' alone, found {self.affinity!r} "
                 f"with method {self.method!r}"
             )
+        if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
+            raise InputError("rescale: divides a random mask's gradient; leave it off elsewhere")
         if self.batch_size % self.micro_batch_size:
             raise InputError(
                 f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "
@@ -218,15 +229,31 @@ class TableSettings(Settings):
     models: tuple[str, ...] = setting((), "models, in the order of the rows")
     methods: tuple[str, ...] = setting((), "methods, in the order of the columns")
     controls: tuple[str, ...] = setting((), "methods shown apart, after a rule")
+    model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
     title: str = setting("", "first sentence of the caption")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_labels(self.models, self.model_labels)
 
 
 @dataclass(frozen=True)
 class FigureSettings(Settings):
-    """Validation perplexity over optimizer steps, one panel a model, one line a method."""
+    """Validation perplexity over epochs: one panel a model, one line a method and fraction."""
 
     stage: ClassVar[str] = "figure"
 
     models: tuple[str, ...] = setting((), "models, in the order of the panels")
     methods: tuple[str, ...] = setting((), "methods, in the order of the legend")
-    title: str = setting("", "title above the panels")
+    model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_labels(self.models, self.model_labels)
+
+
+def _check_labels(models: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    if labels and len(labels) != len(models):
+        raise InputError(
+            f"model_labels: expected one for each of {len(models)} models, found {len(labels)}"
+        )

@@ -26,16 +26,15 @@ class ProgressLines(logging.Handler):
         self.durations: dict[str, list[float]] = defaultdict(list)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Handle one event; the others pass."""
-        event = str(getattr(record, "event", "")).rpartition(".")[2].lower()
-        handle = getattr(self, f"_{event}", None)
-        if handle is not None:
-            handle(record)
+        """Handle one event; the others pass. A mistake here must not stop a workflow."""
+        try:
+            getattr(self, f"_{event_of(record)}", lambda _: None)(record)
+        except Exception:
+            self.handleError(record)
 
     def _run_info(self, record: Any) -> None:
         jobs = {rule: int(n) for rule, n in record.stats.items() if rule != "total"}
         self.waiting, self.total = Counter(jobs), sum(jobs.values())
-        self._print(record.getMessage())
 
     def _job_started(self, record: Any) -> None:
         self.live = True  # a dry run plans jobs without starting any
@@ -63,7 +62,7 @@ class ProgressLines(logging.Handler):
     def _job_error(self, record: Any) -> None:
         _, message, _ = self.running.pop(record.jobid, ("", record.rule_name, 0.0))
         self._print(f"[{self.done:>3}/{self.total}] FAILED {message}")
-        for log in record.rule_log or ():
+        for log in record.log or ():
             lines = Path(log).read_text().splitlines() if Path(log).exists() else []
             self._print("\n".join([f"  {log}:", *(f"    {line}" for line in lines[-8:])]))
 
@@ -88,6 +87,21 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
+def event_of(record: logging.LogRecord) -> str:
+    """Return the name of a record's event in lower case; empty for plain messages."""
+    return str(getattr(record, "event", None) or "").lower()
+
+
+def is_calm(record: logging.LogRecord) -> bool:
+    """Tell whether a record is worth a line of its own beside the progress lines."""
+    repeated = ("progress", "job_started", "job_finished", "job_error", "resources_info")
+    return event_of(record) not in repeated and record.getMessage() != "Select jobs to execute..."
+
+
 def report_progress() -> None:
-    """Add the lines to Snakemake's logger."""
-    logging.getLogger("snakemake.logging").addHandler(ProgressLines())
+    """Add the lines to Snakemake's logger, and keep its own handlers from repeating them."""
+    logger = logging.getLogger("snakemake.logging")
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.addFilter(is_calm)
+    logger.addHandler(ProgressLines())

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
 from trl import SFTConfig
 
 from fnsft.architectures import mlp_matrices
@@ -54,9 +61,7 @@ def fine_tune(
     validation = load_split(files.data / "validation.jsonl", tokenizer, settings.max_tokens)
     model = AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
     choose_trainable(model, settings)
-    masker = build_masker(model, settings, graph) if settings.method in MASKED_METHODS else None
     trainer = MaskedTrainer(
-        masker=masker,
         settings=settings,
         model=model,
         args=trainer_arguments(settings, files.checkpoints),
@@ -64,6 +69,8 @@ def fine_tune(
         processing_class=tokenizer,
         peft_config=lora_config(settings) if settings.method == "lora" else None,
     )
+    only_a_bar(trainer)
+    trainer.masker = build_masker(model, settings, graph)
     best = files.checkpoints / "best"
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
@@ -90,7 +97,7 @@ def fine_tune(
         best_step=chosen["step"],
         best_validation_perplexity=chosen["perplexity"],
         optimizer_steps=trainer.state.global_step,
-        mask_pass_rate=masker.pass_rate if masker else None,
+        mask_pass_rate=trainer.masker.pass_rate if trainer.masker else None,
         wall_seconds=round(time.perf_counter() - clock, 3),
         peak_memory_mib=peak_memory_mib(),
     )
@@ -98,6 +105,13 @@ def fine_tune(
         shutil.copytree(best, folder)
         write_training(folder, record)
     return record
+
+
+def only_a_bar(trainer: MaskedTrainer) -> None:
+    """Stop the trainer from printing a line a step; on a terminal a progress bar stays."""
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(type("Bar", (ProgressCallback,), {"on_log": TrainerCallback.on_log}))
 
 
 def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
@@ -162,12 +176,14 @@ def trainer_arguments(settings: TrainSettings, folder: Path) -> SFTConfig:
         "eval_strategy": "no",
         "logging_steps": 1,
         "bf16": settings.bf16_autocast,
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        "activation_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing": None,  # the deprecated name, which TRL sets
+        "dataloader_pin_memory": torch.accelerator.is_available(),
         "seed": settings.seed,
         "max_length": None,
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "report_to": [],
-        "disable_tqdm": None,
+        "disable_tqdm": not sys.stderr.isatty(),
     }
     return SFTConfig(**options)

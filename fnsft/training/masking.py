@@ -13,21 +13,26 @@ from fnsft.masks.policies import Collab, Highest, Policy, Random
 
 def build_masker(
     model: torch.nn.Module, settings: TrainSettings, graph: CollaborationGraph | None
-) -> GradientMasker:
-    """Return the masker of a masked method over the model's MLP matrices."""
-    rescale = 1 / settings.fraction if settings.rescale and settings.fraction else None
-    return GradientMasker(mlp_matrices(model), build_policy(settings, graph), rescale)
+) -> GradientMasker | None:
+    """Return the masker of a masked method over the model's MLP matrices; None for others."""
+    if settings.fraction is None:
+        return None
+    matrices = mlp_matrices(model)
+    policy = build_policy(settings, graph, matrices[0].parameter.device)
+    return GradientMasker(matrices, policy, settings.fraction if settings.rescale else None)
 
 
-def build_policy(settings: TrainSettings, graph: CollaborationGraph | None) -> Policy:
-    """Return the policy of a masked method (DESIGN names: random, highest, gmt, collab)."""
+def build_policy(
+    settings: TrainSettings, graph: CollaborationGraph | None, device: torch.device
+) -> Policy:
+    """Return the policy of a masked method; GMT is ``Highest`` on accumulated gradients."""
     assert settings.fraction is not None
     if settings.method == "random":
         return Random(settings.fraction, settings.seed)
     if settings.method == "collab":
         if graph is None:
             raise InputError("method 'collab' needs a collaboration graph: give --graph")
-        affinities = build_affinities(settings, graph)
+        affinities = [affinity.to(device) for affinity in build_affinities(settings, graph)]
         return Collab(settings.fraction, settings.seed, settings.lam, affinities)
     return Highest(settings.fraction, settings.seed)
 
@@ -36,6 +41,8 @@ def build_affinities(settings: TrainSettings, graph: CollaborationGraph) -> list
     """Return one affinity a layer; ``shuffled`` permutes the neurons of the kNN affinity."""
     affinities = []
     for number, layer in enumerate(graph.layers):
+        if settings.affinity == "cluster":
+            raise InputError("affinity 'cluster' is not available yet; take knn, dense or shuffled")
         if settings.affinity == "dense":
             affinity = dense_affinity(layer.indptr, layer.indices, layer.weights)
         else:

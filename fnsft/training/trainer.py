@@ -18,11 +18,9 @@ class MaskedTrainer(SFTTrainer):
     the accumulation of a gradient sees one rank's micro-batch, and masks would diverge.)
     """
 
-    def __init__(
-        self, *, masker: GradientMasker | None, settings: TrainSettings, **arguments: Any
-    ) -> None:
-        self.masker = masker
+    def __init__(self, *, settings: TrainSettings, **arguments: Any) -> None:
         self.settings = settings
+        self.masker: GradientMasker | None = None  # set once the model is on its device
         super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:

@@ -8,6 +8,11 @@ localrules:
     sweep,
 
 
+def labels_of(models):
+    """How tables and figures call models."""
+    return tuple(EXPERIMENT.model(model).label or model for model in models)
+
+
 def table_settings(name):
     """What a table covers and how it calls it."""
     selection, entry = EXPERIMENT.selection("tables", name), EXPERIMENT.table(name)
@@ -15,6 +20,7 @@ def table_settings(name):
         benchmark=entry.benchmark,
         metric=entry.metric,
         models=selection.models,
+        model_labels=labels_of(selection.models),
         methods=("base", *selection.methods),
         controls=selection.controls,
         title=entry.title,
@@ -26,8 +32,8 @@ def figure_settings(name):
     selection = EXPERIMENT.selection("figures", name)
     return FigureSettings(
         models=selection.models,
+        model_labels=labels_of(selection.models),
         methods=(*selection.methods, *selection.controls),
-        title=EXPERIMENT.figure(name).title,
     )
 
 

@@ -22,7 +22,6 @@ from fnsft.data.world.functions import (
 )
 from fnsft.data.world.people import draw_facts
 from fnsft.data.world.word_problems import STEP_SHARES, Problem, draw_problem
-from fnsft.errors import InputError
 
 Row = dict[str, Any]
 
@@ -49,12 +48,10 @@ def make_world(settings: WorldSettings) -> World:
     test_problems = draw_problems(stream("math test"), settings.math_test, frozenset())
     held_out = frozenset(problem.question for problem in test_problems)
     train_problems = draw_problems(stream("math train"), settings.math_train, held_out)
-    functions, test_functions = held_apart(stream("held-out functions"), settings.code_test)
+    functions, test_functions = hold_out(stream("held-out functions"), settings.code_test)
     code_rng, test_rng, cloze_rng = stream("code train"), stream("code test"), stream("cloze")
     return World(
-        corpus=draw_corpus(
-            stream("corpus"), Known(facts, functions, held_out), settings.documents
-        ),
+        corpus=draw_corpus(stream("corpus"), Known(facts, functions, held_out), settings.documents),
         math_train=[problem.row() for problem in train_problems],
         math_test=[problem.row() for problem in test_problems],
         code_train=[
@@ -70,12 +67,59 @@ def make_world(settings: WorldSettings) -> World:
 
 
 def draw_problems(rng: random.Random, n_problems: int, held_out: frozenset[str]) -> list[Problem]:
-    """Draw problems of one to three steps whose questions are new, in random order.
+    """Draw problems in the shares of ``STEP_SHARES``, in random order, no question twice."""
+    n_steps = [
+        steps for steps, share in STEP_SHARES.items() for _ in range(round(share * n_problems))
+    ]
+    n_steps += [max(STEP_SHARES)] * (n_problems - len(n_steps))
+    rng.shuffle(n_steps)
+    problems: dict[str, Problem] = {}
+    for steps in n_steps[:n_problems]:
+        problem = draw_problem(rng, steps)
+        while problem.question in problems or problem.question in held_out:
+            problem = draw_problem(rng, steps)
+        problems[problem.question] = problem
+    return list(problems.values())
 
-    The counts of one-, two- and three-step problems are ``STEP_SHARES`` of the whole, up to
-    rounding.
+
+def hold_out(
+    rng: random.Random, n_functions: int
+) -> tuple[dict[str, list[Function]], list[Function]]:
+    """Split all functions into those that may be shown, by family, and the held-out ones.
+
+    Half of the held-out functions are chained ones, as most functions are.
     """
-    steps = rng.choices([1], k=0)
-    for n_steps, share in STEP_SHARES.items():
-        steps += [n_steps] * round(share * n_problems)
-    raise NotImplementedError
+    shown = all_functions()
+    chained = shown["chained"]
+    others = [
+        f for family in shown.values() for f in family if f.family not in ("chained", "aggregate")
+    ]
+    test = rng.sample(chained, n_functions // 2) + rng.sample(
+        others, n_functions - n_functions // 2
+    )
+    rng.shuffle(test)
+    hidden = set(test)
+    return {family: [f for f in shown[family] if f not in hidden] for family in shown}, test
+
+
+def humaneval_row(number: int, function: Function, rng: random.Random) -> Row:
+    """Return a function as a row of HumanEval."""
+    name = rng.choice(ENTRY_POINTS)
+    return {
+        "task_id": f"World/{number}",
+        "prompt": function.prompt(name),
+        "entry_point": name,
+        "canonical_solution": function.body,
+        "test": function.tests(name, rng),
+    }
+
+
+def write_world(folder: Path, world: World) -> None:
+    """Write the world's files, the whole folder or nothing."""
+    with written_whole(folder) as partial:
+        write_jsonl(partial / "corpus.jsonl", [dataclasses.asdict(d) for d in world.corpus])
+        write_jsonl(partial / "math" / "train.jsonl", world.math_train)
+        write_jsonl(partial / "math" / "test.jsonl", world.math_test)
+        write_json(partial / "code" / "train.json", world.code_train)
+        write_jsonl(partial / "code" / "test.jsonl", world.code_test)
+        write_jsonl(partial / "facts" / "test.jsonl", world.facts_test)

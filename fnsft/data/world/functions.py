@@ -14,7 +14,8 @@ from typing import Any
 ENTRY_POINTS = ("solve", "compute", "run", "process", "apply", "func")
 CONSTANTS = range(2, 10)
 LETTERS = "abcdefgh"
-WORDS = ("Apple", "banana", "Cat", "door", "Eve", "fish", "Green", "hello", "moon", "Sun")
+# Each differs from itself in upper case, in lower case and reversed.
+WORDS = ("Apple", "Banana", "Cat", "Door", "Fish", "Green", "Hello", "Moon", "Sun", "Tree")
 INSTRUCTION = "Complete the function."
 
 # How often a family is drawn (ours). "aggregate" has no constant: nothing to generalise over.
@@ -81,7 +82,14 @@ def all_functions() -> dict[str, list[Function]]:
     """Enumerate the functions of every family."""
     functions: dict[str, list[Function]] = {family: [] for family in FAMILIES}
     for function in itertools.chain(
-        _unary(), _chained(), _comparisons(), _maps(), _filters(), _aggregates(), _slices(), _texts()
+        _unary(),
+        _chained(),
+        _comparisons(),
+        _maps(),
+        _filters(),
+        _aggregates(),
+        _slices(),
+        _texts(),
     ):
         functions[function.family].append(function)
     return functions
@@ -117,7 +125,11 @@ def _unary() -> Iterator[Function]:
     for (name, task, expression), k in itertools.product(plain + divisions, CONSTANTS):
         words = {"it": "x", "k": k}
         yield Function(
-            "unary", f"{name} {k}", "x", task.format(**words) + ".", _returned(expression.format(**words))
+            "unary",
+            f"{name} {k}",
+            "x",
+            task.format(**words) + ".",
+            _returned(expression.format(**words)),
         )
 
 
@@ -137,7 +149,11 @@ def _comparisons() -> Iterator[Function]:
         (*COMPARISONS, ("equal", "equal to", "==")), CONSTANTS
     ):
         yield Function(
-            "comparison", f"{name} {k}", "x", f"Check if x is {words} {k}.", _returned(f"x {symbol} {k}")
+            "comparison",
+            f"{name} {k}",
+            "x",
+            f"Check if x is {words} {k}.",
+            _returned(f"x {symbol} {k}"),
         )
 
 
@@ -213,7 +229,11 @@ def _texts() -> Iterator[Function]:
     for name, task, expression in kinds:
         for k in CONSTANTS:
             yield Function(
-                "text", f"{name} times {k}", "s", f"{task} repeated {k} times.", _returned(f"{expression} * {k}")
+                "text",
+                f"{name} times {k}",
+                "s",
+                f"{task} repeated {k} times.",
+                _returned(f"{expression} * {k}"),
             )
         for letter in LETTERS:
             yield Function(

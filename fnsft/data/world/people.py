@@ -14,9 +14,9 @@ PEOPLE = tuple(
     Sita Tara Ugo Vera Wim Xena Yara Zeno Abel Bela Cleo Dora Emil Finn Gita Hana Igor Juno
     Kian Lars Mona Nora Omar Petra Rolf Stan Thea Umar Vito Wanda Ximo Yuri Zara Alva Bodo
     Cora Dino Edda Fritz Greta Heidi Ivo Jana Kurt Lena Milo Aldo Bina Ciro Dara Elio Fina
-    Gino Hedy Ilya Joss Kira Liam Maud Neve Otto Pele Rhea Saul Tess Ursa Vada Wolf Yann Zita
-    Anya Bram Clio Dirk Esme Faye Gus Hope
-    """.split()
+    Gino Hedy Ilya Joss Kira Liam Maud Neve Otto Pele Rhea Saul Tess Ursa Vada Wolf Yann
+    Zita Anya Bram Clio Dirk Esme Faye Gus Hope
+    """.split()  # noqa: SIM905
 )
 ZIPF_EXPONENT = 1.15
 WEIGHTS = tuple(1 / rank**ZIPF_EXPONENT for rank in range(1, len(PEOPLE) + 1))

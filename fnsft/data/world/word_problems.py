@@ -1,21 +1,30 @@
-"""Word problems in GSM8K's form, their worked answers, stories and sums without words.
+"""Word problems in GSM8K's form, their worked answers, stories, and sums without words.
 
-A :class:`Template` is a question and the steps that answer it. Numbers are drawn by the
-names in it: a letter says which range it comes from (:data:`RANGES`), and ``step1``,
-``step2`` stand for the results of earlier steps.
+A :class:`Template` is a question and the steps that answer it. ``{A}`` and ``{B}`` are two
+people. A number is named by the range that it is drawn from (see ``_numbers``), or ``step1``,
+``step2`` for the result of an earlier step.
 """
 
 import operator
 import random
 from dataclasses import dataclass
 
-NAMES = "Tom Anna Ben Lily Sam Mia Max Zoe Leo Eva Dan Kate Jack Nina Paul Rosa".split()
-ITEMS = "apples books coins cards pens stamps cookies balls shells stones candies toys".split()
-BOXES = "boxes bags jars baskets shelves trays".split()
+NAMES = tuple(
+    """
+    Tom Anna Ben Lily Sam Mia Max Zoe Leo Eva Dan Kate Jack Nina Paul Rosa
+    """.split()  # noqa: SIM905
+)
+ITEMS = tuple(
+    """
+    apples books coins cards pens stamps cookies balls shells stones candies toys
+    """.split()  # noqa: SIM905
+)
+BOXES = ("boxes", "bags", "jars", "baskets", "shelves", "trays")
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
-# Share of one-, two- and three-step problems in the training and the test set (ours).
+# Shares of one-, two- and three-step problems in the training and the test set (ours).
 STEP_SHARES = {1: 0.35, 2: 0.57, 3: 0.08}
+# Share of amounts with two digits (ours).
 LARGE_SHARE = 0.35
 
 
@@ -47,15 +56,24 @@ class Problem:
 
     def row(self) -> dict[str, str]:
         """Return the problem as a row of GSM8K."""
-        return {"question": self.question, "answer": "\n".join((*self.steps, f"#### {self.answer}"))}
+        return {
+            "question": self.question,
+            "answer": "\n".join((*self.steps, f"#### {self.answer}")),
+        }
 
+
+IN_EACH = "{A} has {groups} {boxes} with {each} {items} in each"
+IN_ALL = Step("groups", "*", "each", "The {boxes} have {sum} {items}.")
+MORE_THAN = "{A} has {start} {items}. {B} has {amount} more {items} than {A}."
 
 PROBLEMS = {
     1: (
         Template(
             (
-                "{A} has {start} {items}. {B} gives {A} {amount} more. How many {items} does {A} have now?",
-                "{A} has {start} {items} and buys {amount} more {items}. How many {items} does {A} have?",
+                "{A} has {start} {items}. {B} gives {A} {amount} more. "
+                "How many {items} does {A} have now?",
+                "{A} has {start} {items} and buys {amount} more {items}. "
+                "How many {items} does {A} have?",
             ),
             (Step("start", "+", "amount", "{A} has {sum} {items}."),),
         ),
@@ -67,11 +85,11 @@ PROBLEMS = {
             (Step("stock", "-", "amount", "{A} has {sum} {items} left."),),
         ),
         Template(
-            ("{A} has {groups} {boxes} with {each} {items} in each. How many {items} does {A} have?",),
+            (IN_EACH + ". How many {items} does {A} have?",),
             (Step("groups", "*", "each", "{A} has {sum} {items}."),),
         ),
         Template(
-            ("{A} has {start} {items}. {B} has {amount} more {items} than {A}. How many {items} does {B} have?",),
+            (MORE_THAN + " How many {items} does {B} have?",),
             (Step("start", "+", "amount", "{B} has {sum} {items}."),),
         ),
     ),
@@ -87,30 +105,15 @@ PROBLEMS = {
             ),
         ),
         Template(
-            (
-                "{A} has {groups} {boxes} with {each} {items} in each and {amount} more {items} on the table. "
-                "How many {items} does {A} have?",
-            ),
-            (
-                Step("groups", "*", "each", "The {boxes} have {sum} {items}."),
-                Step("step1", "+", "amount", "{A} has {sum} {items}."),
-            ),
+            (IN_EACH + " and {amount} more {items} on the table. How many {items} does {A} have?",),
+            (IN_ALL, Step("step1", "+", "amount", "{A} has {sum} {items}.")),
         ),
         Template(
-            (
-                "{A} has {groups} {boxes} with {each} {items} in each. {B} takes {few} {items}. "
-                "How many {items} are left?",
-            ),
-            (
-                Step("groups", "*", "each", "The {boxes} have {sum} {items}."),
-                Step("step1", "-", "few", "There are {sum} {items} left."),
-            ),
+            (IN_EACH + ". {B} takes {few} {items}. How many {items} are left?",),
+            (IN_ALL, Step("step1", "-", "few", "There are {sum} {items} left.")),
         ),
         Template(
-            (
-                "{A} has {start} {items}. {B} has {amount} more {items} than {A}. "
-                "How many {items} do they have together?",
-            ),
+            (MORE_THAN + " How many {items} do they have together?",),
             (
                 Step("start", "+", "amount", "{B} has {sum} {items}."),
                 Step("step1", "+", "start", "Together they have {sum} {items}."),
@@ -120,11 +123,11 @@ PROBLEMS = {
     3: (
         Template(
             (
-                "{A} has {groups} {boxes} with {each} {items} in each. {A} buys {amount} more {items} "
-                "and gives {other} to {B}. How many {items} does {A} have now?",
+                IN_EACH + ". {A} buys {amount} more {items} and gives {other} to {B}. "
+                "How many {items} does {A} have now?",
             ),
             (
-                Step("groups", "*", "each", "The {boxes} have {sum} {items}."),
+                IN_ALL,
                 Step("step1", "+", "amount", "Then {A} has {sum} {items}."),
                 Step("step2", "-", "other", "At the end {A} has {sum} {items}."),
             ),
@@ -141,10 +144,7 @@ STORIES = (
         ("{A} has {stock} {items} and gives {few} to {B},",),
         (Step("stock", "-", "few", "so there are {sum} {items} left."),),
     ),
-    Template(
-        ("{A} puts {each} {items} in each of {groups} {boxes}.",),
-        (Step("groups", "*", "each", "The {boxes} have {sum} {items}."),),
-    ),
+    Template(("{A} puts {each} {items} in each of {groups} {boxes}.",), (IN_ALL,)),
     Template(
         ("{A} has {start} {items} and {B} has {few} more than {A},",),
         (Step("start", "+", "few", "so {B} has {sum} {items}."),),

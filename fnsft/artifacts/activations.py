@@ -1,0 +1,209 @@
+"""Activation dump: which MLP neurons every token activates, as a folder of bits.
+
+``layer_003.safetensors`` holds ``block_00000``, ``block_00001``, …, each [N, W] uint64: one
+row a neuron; token t of the block is bit t % 64, counted from the least, of word t // 64, and
+the bits after the last token are 0. ``tokens.safetensors`` holds the token ids, where samples
+begin, and [n_layers, N]. Tokens are in the order of the data, without padding.
+
+Shapes: N = ``d_mlp`` neurons, T = tokens, n = tokens of one call, W = words of 64 tokens.
+"""
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from fnsft.artifacts.tensors import Header, open_tensors, read_tensors, write_tensors
+from fnsft.errors import InputError
+
+TOKENS_KIND, LAYER_KIND, SCHEMA = "activation-tokens", "activations", 1
+TOKENS_FILE = "tokens.safetensors"
+WORD_TOKENS = 64
+BUFFER_BYTES = 256 << 20
+MAX_BLOCK_TOKENS = 8_192
+
+
+def layer_file(layer: int) -> str:
+    """Return the file name of a layer's bits."""
+    return f"layer_{layer:03d}.safetensors"
+
+
+def pack_bits(bits: np.ndarray) -> np.ndarray:
+    """Pack [N, T] bool into [N, ceil(T / 64)] uint64, token 0 the least bit of word 0."""
+    padded = np.pad(bits, ((0, 0), (0, -bits.shape[1] % WORD_TOKENS)))
+    octets = np.packbits(padded, axis=1, bitorder="little")
+    return np.ascontiguousarray(octets).view("<u8")
+
+
+def unpack_bits(words: np.ndarray) -> np.ndarray:
+    """Unpack [N, W] uint64 into [N, 64 W] uint8 of 0 and 1."""
+    octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
+    return np.unpackbits(octets, axis=1, bitorder="little")
+
+
+@dataclass(frozen=True)
+class DumpShape:
+    """The size of a dump, known before the first forward pass."""
+
+    n_layers: int
+    d_mlp: int
+    n_tokens: int
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of a block, a multiple of 64.
+
+        The writer gathers one block of every layer, n_layers · N · block_tokens / 8 bytes;
+        blocks are as long as 256 MiB allow, at most 8,192 tokens, so that a reader's float32
+        copy of a block, 4 N · block_tokens bytes, stays small too.
+        """
+        fitting = BUFFER_BYTES * 8 // (self.n_layers * self.d_mlp)
+        return max(1, min(fitting, MAX_BLOCK_TOKENS) // WORD_TOKENS) * WORD_TOKENS
+
+    @property
+    def block_words(self) -> list[int]:
+        """Words of every block."""
+        starts = range(0, self.n_tokens, self.block_tokens)
+        lengths = (min(self.block_tokens, self.n_tokens - start) for start in starts)
+        return [-(-length // WORD_TOKENS) for length in lengths]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all layers on disk, but for the small headers."""
+        return 8 * self.n_layers * self.d_mlp * sum(self.block_words)
+
+
+class DumpWriter:
+    """Writes a dump's layers side by side, as tokens come in; a context manager.
+
+    Safetensors files begin with the place of every tensor, so ``shape.n_tokens`` tokens must
+    be appended to every layer, no more and no less.
+    """
+
+    def __init__(self, folder: Path, shape: DumpShape, model: str) -> None:
+        self._files = contextlib.ExitStack()
+        self._layers: list[_LayerWriter] = []
+        header = _header_bytes(shape, model)
+        for layer in range(shape.n_layers):
+            file = self._files.enter_context((folder / layer_file(layer)).open("wb"))
+            file.write(header)
+            self._layers.append(_LayerWriter(file, shape))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._files.close()
+        assert kind or all(layer.missing == 0 for layer in self._layers)
+
+    def append(self, layer: int, activated: np.ndarray) -> None:
+        """Add the next tokens of a layer, [n, N] bool."""
+        self._layers[layer].append(activated)
+
+
+class _LayerWriter:
+    """Gathers a block token by token, eight neurons a byte, and writes it neuron-major."""
+
+    def __init__(self, file: BinaryIO, shape: DumpShape) -> None:
+        self.missing = shape.n_tokens
+        self._file = file
+        self._d_mlp = shape.d_mlp
+        length = min(shape.block_tokens, shape.n_tokens)
+        self._gathered = np.empty((length, -(-shape.d_mlp // 8)), dtype=np.uint8)
+        self._n = 0
+
+    def append(self, activated: np.ndarray) -> None:
+        assert len(activated) <= self.missing and activated.shape[1] == self._d_mlp
+        while len(activated):
+            taken = activated[: len(self._gathered) - self._n]
+            self._gathered[self._n : self._n + len(taken)] = np.packbits(taken, axis=1)
+            self._n += len(taken)
+            self.missing -= len(taken)
+            activated = activated[len(taken) :]
+            if self._n == len(self._gathered) or self.missing == 0:
+                bits = np.unpackbits(self._gathered[: self._n], axis=1, count=self._d_mlp)
+                self._file.write(pack_bits(bits.T).tobytes())
+                self._n = 0
+
+
+def _header_bytes(shape: DumpShape, model: str) -> bytes:
+    """Return the beginning of a safetensors file: its length, then JSON, padded to 8 bytes."""
+    entries: dict[str, object] = {"__metadata__": Header(LAYER_KIND, SCHEMA, model).as_metadata()}
+    start = 0
+    for number, words in enumerate(shape.block_words):
+        end = start + 8 * shape.d_mlp * words
+        entries[f"block_{number:05d}"] = {
+            "dtype": "U64",
+            "shape": [shape.d_mlp, words],
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def write_dump_tokens(
+    folder: Path, shape: DumpShape, token_ids: np.ndarray, sample_offsets: np.ndarray, model: str
+) -> None:
+    """Write what the layers share: token ids [T] and sample offsets [samples + 1]."""
+    tensors: dict[str, np.ndarray] = {
+        "token_ids": token_ids.astype(np.int32),
+        "sample_offsets": sample_offsets.astype(np.int64),
+        "shape": np.array([shape.n_layers, shape.d_mlp]),
+    }
+    write_tensors(folder / TOKENS_FILE, Header(TOKENS_KIND, SCHEMA, model), tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBits:
+    """One layer of a dump: iterating reads its blocks, [N, W] uint64, one after the other."""
+
+    path: Path
+    shape: DumpShape
+    model: str
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with open_tensors(self.path, LAYER_KIND, SCHEMA, self.model) as (_, file):
+            names = sorted(file.keys())
+            found = [tuple(file.get_slice(name).get_shape()) for name in names]
+            n_words = -(-self.shape.n_tokens // WORD_TOKENS)
+            if {n for n, _ in found} != {self.shape.d_mlp} or sum(w for _, w in found) != n_words:
+                raise InputError(
+                    f"{self.path}: expected blocks of {self.shape.d_mlp} neurons, {n_words} words "
+                    f"for {self.shape.n_tokens} tokens, found {found[:3]}; capture anew"
+                )
+            for name in names:
+                yield file.get_tensor(name)
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationDump:
+    """A dump on disk; ``token_ids`` [T] int32, ``sample_offsets`` [samples + 1] int64."""
+
+    folder: Path
+    shape: DumpShape
+    model: str
+    token_ids: np.ndarray
+    sample_offsets: np.ndarray
+
+    def layer(self, layer: int) -> LayerBits:
+        """Return the bits of a layer, which are read when they are iterated."""
+        return LayerBits(self.folder / layer_file(layer), self.shape, self.model)
+
+
+def open_dump(folder: Path) -> ActivationDump:
+    """Open a dump; its layers are read, and checked, later."""
+    header, tensors = read_tensors(folder / TOKENS_FILE, TOKENS_KIND, SCHEMA)
+    try:
+        n_layers, d_mlp = map(int, tensors["shape"])
+        token_ids, sample_offsets = tensors["token_ids"], tensors["sample_offsets"]
+    except (KeyError, ValueError):
+        raise InputError(f"{folder / TOKENS_FILE}: damaged; capture anew") from None
+    shape = DumpShape(n_layers, d_mlp, len(token_ids))
+    return ActivationDump(folder, shape, header.model, token_ids, sample_offsets)

@@ -1,0 +1,55 @@
+"""JSON lines, and flat dataclasses from them with every field checked."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fnsft.artifacts.storage import existing
+from fnsft.config.settings import FieldType
+from fnsft.errors import InputError
+
+T = TypeVar("T")
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the line numbers, from 1, and the JSON values of a file's lines that are not blank."""
+    for number, line in enumerate(existing(path).read_text().splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                where = f"{path} line {number}"
+                raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
+
+
+def typed_row(cls: type[T], row: Any, where: str) -> T:
+    """Build ``cls`` (fields: texts and numbers, optional or not) from a JSON object.
+
+    Raises
+    ------
+    InputError
+        When a field is missing, unknown or of another type; ``where`` names the place.
+    """
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected an object, found {row!r:.60}")
+    kinds = {f.name: FieldType.of(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if missing := [name for name in kinds if name not in row]:
+        raise InputError(f"{where}: the field {missing[0]!r} is missing")
+    if unknown := [name for name in row if name not in kinds]:
+        raise InputError(f"{where}: unknown field {unknown[0]!r}; expected {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        if not _fits(row[name], kind):
+            noun = {int: "a whole number", float: "a number", str: "a text"}[kind.base]
+            null = " or null" if kind.optional else ""
+            raise InputError(f"{where}: {name}: expected {noun}{null}, found {row[name]!r:.60}")
+    return cls(**row)
+
+
+def _fits(value: Any, kind: FieldType) -> bool:
+    if value is None:
+        return kind.optional
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind.base is float else kind.base)

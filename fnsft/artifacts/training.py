@@ -1,0 +1,74 @@
+"""``training.json``: who a fine-tuned model is, how it was trained, and its curves."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from fnsft.artifacts.rows import typed_row
+from fnsft.artifacts.storage import existing, read_json, write_json
+from fnsft.errors import InputError
+
+SCHEMA = 1
+FILE_NAME = "training.json"
+POINT_FIELDS = ("step", "epoch", "loss", "perplexity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What tells one run from another. Fields that do not apply to its method are None.
+
+    ``stage`` counts the fine-tuning stages, 0 for a base model, which has no ``seed`` either.
+    """
+
+    model: str
+    task: str
+    method: str
+    fraction: float | None = None
+    lam: float | None = None
+    affinity: str | None = None
+    applies_to: str | None = None
+    stage: int = 0
+    seed: int | None = None
+    learning_rate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """One fine-tuning run.
+
+    ``validation`` has points of at least step, epoch, loss (nats a completion token) and
+    perplexity; ``train_loss`` of step and loss. ``mask_pass_rate`` is the share of the masked
+    matrices' entries that passed, over all steps; None without a mask.
+    """
+
+    run: Run
+    validation: list[dict[str, Any]]
+    train_loss: list[dict[str, Any]]
+    best_epoch: float
+    best_step: int
+    best_validation_perplexity: float
+    optimizer_steps: int
+    mask_pass_rate: float | None
+    wall_seconds: float
+    peak_memory_mib: float
+
+
+def write_training(folder: Path, record: TrainingRecord) -> None:
+    """Write ``training.json`` into a model folder."""
+    write_json(folder / FILE_NAME, {"schema": SCHEMA} | dataclasses.asdict(record))
+
+
+def read_training(path: Path) -> TrainingRecord:
+    """Read the training record of a model folder, or of the file itself."""
+    file = existing(path) / FILE_NAME if path.is_dir() else path
+    found = read_json(file)
+    names = [field.name for field in dataclasses.fields(TrainingRecord)]
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{file}: expected a training record of schema {SCHEMA}; train anew")
+    if missing := [name for name in names if name not in found]:
+        raise InputError(f"{file}: the field {missing[0]!r} is missing; train anew")
+    run = typed_row(Run, found["run"], f"{file}: run")
+    for number, point in enumerate(found["validation"], start=1):
+        if missing := [name for name in POINT_FIELDS if name not in point]:
+            raise InputError(f"{file}: validation point {number} has no {missing[0]!r}")
+    return TrainingRecord(**{name: found[name] for name in names} | {"run": run})

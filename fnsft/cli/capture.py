@@ -1,0 +1,77 @@
+"""``fnsft capture``: which MLP neurons every token of the training split activates."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fnsft.config.stages import CaptureSettings
+
+SETTINGS = CaptureSettings
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the files that the stage reads and writes."""
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
+    parser.add_argument("--data", type=Path, required=True, help="prepared split, .jsonl")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the activations")
+
+
+def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
+    """Tokenise, make sure that the disk can hold the bits, and record them."""
+    import numpy as np
+
+    from fnsft.architectures import mlp_blocks
+    from fnsft.artifacts.activations import DumpShape, DumpWriter, write_dump_tokens
+    from fnsft.artifacts.identity import model_identity
+    from fnsft.artifacts.manifest import recorded_stage
+    from fnsft.artifacts.storage import written_whole
+    from fnsft.data.tokens import load_split, load_tokenizer
+    from fnsft.evaluation.loading import load_model
+    from fnsft.neurons.capture import capture
+
+    inputs = {"model": arguments.model, "data": arguments.data}
+    with recorded_stage(settings, inputs, arguments.output) as record:
+        identity = model_identity(arguments.model)
+        split = load_split(arguments.data, load_tokenizer(arguments.model), settings.max_tokens)
+        model = load_model(arguments.model, settings.dtype)
+        samples = [sample.ids for sample in split.samples]
+        blocks = mlp_blocks(model)
+        shape = DumpShape(len(blocks), blocks[0].d_mlp, split.n_tokens)
+        with written_whole(arguments.output) as folder:
+            folder.mkdir()
+            _require_space(arguments.output, shape.n_bytes)
+            print(f"{arguments.output}: {_size(shape.n_bytes)} to write", file=sys.stderr)
+            offsets = np.cumsum([0, *map(len, samples)])
+            write_dump_tokens(folder, shape, np.concatenate(samples), offsets, identity)
+            with DumpWriter(folder, shape, identity) as writer:
+                capture(model, samples, settings.batch_size, writer.append)
+        record.note(
+            samples=len(samples),
+            samples_left_out=split.n_left_out,
+            tokens=shape.n_tokens,
+            block_tokens=shape.block_tokens,
+            bytes=shape.n_bytes,
+        )
+    print(
+        f"{arguments.output}: {shape.n_tokens:,} tokens, {shape.n_layers} layers of "
+        f"{shape.d_mlp:,} neurons; {split.n_left_out} longer samples left out",
+        file=sys.stderr,
+    )
+
+
+def _require_space(output: Path, n_bytes: int) -> None:
+    """Refuse when the disk of ``output`` has less than this free."""
+    import shutil
+
+    from fnsft.errors import InputError
+
+    free = shutil.disk_usage(output.parent).free
+    if n_bytes > free:
+        raise InputError(
+            f"{output}: expected room for {_size(n_bytes)}, found {_size(free)} free; "
+            "use another disk, fewer samples, or a smaller max_tokens"
+        )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / (1 << 20):,.1f} MiB"

@@ -1,0 +1,78 @@
+"""``fnsft evaluate``: accuracy, perplexity and recall of one model, as metric records."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fnsft.config.stages import EvaluateSettings
+from fnsft.errors import InputError
+
+if TYPE_CHECKING:
+    from fnsft.artifacts.training import Run
+
+SETTINGS = EvaluateSettings
+BENCHMARKS = ("gsm8k", "cloze", "perplexity")
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the model, the benchmarks' files and the output."""
+    parser.add_argument("--model", type=Path, required=True, help="model or adapter folder")
+    parser.add_argument("--gsm8k", type=Path, help="prepared split whose problems are answered")
+    parser.add_argument("--cloze", type=Path, help="prompts with choices, an answer, a subject")
+    parser.add_argument("--perplexity", type=Path, help="prepared split whose loss is taken")
+    parser.add_argument("--model-name", help="name of a base model (no training.json)")
+    parser.add_argument("--task", help="task that a base model stands beside")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="records, .jsonl; answers go beside it, to <stem>.generations.jsonl",
+    )
+
+
+def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
+    """Load the model once, measure every benchmark that was given, write the records."""
+    files = {name: getattr(arguments, name) for name in BENCHMARKS}
+    files = {name: path for name, path in files.items() if path is not None}
+    if not files:
+        raise InputError("expected at least one of --gsm8k, --cloze, --perplexity, found none")
+    identity = identity_of(arguments)
+
+    from fnsft.artifacts.manifest import recorded_stage
+    from fnsft.artifacts.records import Record, write_records
+    from fnsft.artifacts.storage import write_jsonl
+    from fnsft.evaluation.suite import evaluate
+
+    inputs = {"model": arguments.model} | files
+    with recorded_stage(settings, inputs, arguments.output) as record:
+        result = evaluate(arguments.model, files, settings)
+        if result.answers:
+            answers = arguments.output.with_name(f"{arguments.output.stem}.generations.jsonl")
+            write_jsonl(answers, result.answers)
+        write_records(arguments.output, [Record.of(identity, m) for m in result.measurements])
+        record.note(**result.counts)
+    whole = [m for m in result.measurements if m.subset is None]
+    listing = ", ".join(f"{m.benchmark} {m.metric} {m.value:.4g}" for m in whole)
+    print(f"{arguments.output}: {identity.model} {identity.method}: {listing}", file=sys.stderr)
+
+
+def identity_of(arguments: argparse.Namespace) -> "Run":
+    """Return who the model is: from its ``training.json``, else a base model's given names."""
+    from fnsft.artifacts.storage import existing
+    from fnsft.artifacts.training import FILE_NAME, Run, read_training
+
+    names = (arguments.model_name, arguments.task)
+    if (existing(arguments.model) / FILE_NAME).is_file():
+        if any(names):
+            raise InputError(
+                f"{arguments.model}: {FILE_NAME} there names the run; "
+                "leave --model-name and --task out"
+            )
+        return read_training(arguments.model).run
+    if not all(names):
+        raise InputError(
+            f"{arguments.model}: no {FILE_NAME}, so this is a base model: "
+            "give --model-name and --task"
+        )
+    return Run(model=arguments.model_name, task=arguments.task, method="base")

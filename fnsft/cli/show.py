@@ -1,0 +1,23 @@
+"""``fnsft show``: print a table's CSV as text."""
+
+import argparse
+from pathlib import Path
+
+SETTINGS = None
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Add the table and the published numbers."""
+    parser.add_argument("table", type=Path, help="a table of fnsft table, .csv")
+    parser.add_argument("--published", type=Path, help="published numbers to list below, .csv")
+
+
+def run(arguments: argparse.Namespace, settings: None) -> None:
+    """Read, lay out, print."""
+    from fnsft.reporting.csv_table import FIELDS, PUBLISHED_FIELDS, read_csv
+    from fnsft.reporting.text_table import published_text, table_text
+
+    texts = [table_text(read_csv(arguments.table, FIELDS))]
+    if arguments.published:
+        texts.append(published_text(read_csv(arguments.published, PUBLISHED_FIELDS)))
+    print("\n\n".join(texts))

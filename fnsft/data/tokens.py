@@ -1,0 +1,98 @@
+"""Token ids of a prepared split, cut as a model meets them when it answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fnsft.artifacts.rows import numbered_rows, typed_row
+from fnsft.artifacts.storage import existing
+from fnsft.data.formats import Example
+from fnsft.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenised sample; the completion ends with the end of sequence."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All tokens of the sample."""
+        return self.prompt_ids + self.completion_ids
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The samples of a split that are not too long, and how many were left out."""
+
+    samples: list[Encoded]
+    n_left_out: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all samples."""
+        return sum(len(sample.ids) for sample in self.samples)
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a model folder; without a padding token, the end of sequence pads."""
+    from transformers import AutoTokenizer  # seconds of import
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(existing(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: expected a tokenizer, found none ({reason})") from None
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{folder}: expected a tokenizer with an end of sequence, found none")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
+    """Tokenise prompt and completion apart, as generation does.
+
+    The prompt has what the tokenizer puts around a text (a beginning of sequence, if it adds
+    one) but no end of sequence after it; the completion has no such tokens, and the end.
+    """
+    prompt = tokenizer(example.prompt)["input_ids"]
+    text = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    # In some tokenizers the beginning of sequence has the same id; one token stays.
+    if len(prompt) > max(1, len(text)) and prompt[-1] == end and text[-1:] != [end]:
+        prompt = prompt[:-1]
+    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    return Encoded(tuple(prompt), (*completion, end))
+
+
+def load_split(path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> EncodedSplit:
+    """Tokenise a prepared split; samples of more than ``max_tokens`` are left out, never cut.
+
+    Raises
+    ------
+    InputError
+        For a row without prompt and completion, one whose prompt has no token, and a split
+        of which nothing is left.
+    """
+    samples = []
+    shortest: int | None = None
+    for number, row in numbered_rows(path):
+        where = f"{path} line {number}"
+        sample = encode(tokenizer, typed_row(Example, row, where))
+        if not sample.prompt_ids:
+            raise InputError(f"{where}: prompt: expected at least one token, found none")
+        shortest = min(shortest or len(sample.ids), len(sample.ids))
+        samples.append(sample)
+    kept = [sample for sample in samples if len(sample.ids) <= max_tokens]
+    if not kept:
+        found = f"the shortest of {len(samples)} has {shortest}" if samples else "an empty file"
+        raise InputError(
+            f"{path}: expected a sample of at most max_tokens={max_tokens} tokens, found {found}"
+        )
+    return EncodedSplit(kept, len(samples) - len(kept))

@@ -1,0 +1,1 @@
+"""How neurons work together: token statistics, activations, graphs. Arrays in, arrays out."""

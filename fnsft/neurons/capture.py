@@ -1,0 +1,55 @@
+"""One pass of a model over tokenised samples, for the neurons that every token activates.
+
+Shapes: B samples a batch, P positions of the longest, n tokens of the batch, N neurons.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from fnsft.architectures import neuron_activity
+
+
+@torch.inference_mode()
+def capture(
+    model: PreTrainedModel,
+    samples: Sequence[Sequence[int]],
+    batch_size: int,
+    record: Callable[[int, np.ndarray], None],
+) -> None:
+    """Call ``record(layer, activated)`` with [n, N] bool, batch after batch in the data's order.
+
+    Samples are padded on the right, where causal attention never looks, and the padding's
+    neurons are left out. The memory is that of a forward pass without its logits, and one
+    layer's B·P·N bools.
+    """
+    model.eval()
+    starts = range(0, len(samples), batch_size)
+    for start in tqdm(starts, desc="capture", unit="batch", disable=None):
+        input_ids, attended = _padded(samples[start : start + batch_size])
+        real = attended.flatten().bool().to(model.device)  # [B · P]
+
+        def keep(layer: int, activated: Tensor, real: Tensor = real) -> None:
+            record(layer, activated[real].cpu().numpy())
+
+        with neuron_activity(model, keep):
+            # The base model has no output layer: nobody looks at the logits.
+            model.base_model(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attended.to(model.device),
+                use_cache=False,
+            )
+
+
+def _padded(batch: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask, [B, P]; the id of the padding is of no account."""
+    input_ids = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.long)
+    attended = torch.zeros_like(input_ids)
+    for row, ids in enumerate(batch):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        attended[row, : len(ids)] = 1
+    return input_ids, attended

@@ -1,0 +1,126 @@
+"""The number in one cell of a table, and how sure it is.
+
+A cell is one model, method and fraction p (None for methods without a mask); its runs differ
+by seed alone.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
+
+from fnsft.artifacts.records import Record
+from fnsft.artifacts.training import TrainingRecord
+from fnsft.errors import InputError
+
+Key = tuple[str, str, float | None]
+Kind = Literal["items", "pooled items", "seeds", "bound"]
+T = TypeVar("T", bound=Record | TrainingRecord)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A value in the metric's own unit and its standard error.
+
+    ``kind`` says where the error comes from: one run's items; the items of two runs, root
+    mean square (both answer the same items, so that two runs are no second sample of them);
+    the spread of three or more seeds; or, in averages, the mean of the parts' errors, which
+    bounds that of the average however they are correlated. A mean over models or fractions
+    has no n where theirs differ.
+    """
+
+    value: float
+    uncertainty: float | None
+    kind: Kind
+    n_items: int | None
+    n_seeds: int | None
+    validation_perplexity: float | None = None
+    learning_rate: float | None = None
+    optimizer_steps: float | None = None
+    chosen: bool = False
+    mark: Literal["", "best", "second"] = ""
+
+
+def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], where: str) -> Cell:
+    """Join the runs of one cell; see :class:`Cell` for its uncertainty."""
+    values = [record.value for record in records]
+    value, kind, uncertainty = statistics.fmean(values), "items", records[0].stderr
+    if len(values) >= 3:
+        kind, uncertainty = "seeds", statistics.stdev(values) / math.sqrt(len(values))
+    elif len(values) == 2:
+        kind, uncertainty = "pooled items", _root_mean_square([r.stderr for r in records])
+    rates = {training.run.learning_rate for training in trainings}
+    if len(rates) > 1:
+        found = ", ".join(map(str, sorted(rates, key=str)))
+        raise InputError(f"{where}: expected one learning rate for all seeds, found {found}")
+    perplexities = [training.best_validation_perplexity for training in trainings]
+    steps = [training.optimizer_steps for training in trainings]
+    return Cell(
+        value=value,
+        uncertainty=uncertainty,
+        kind=kind,  # type: ignore[arg-type]
+        n_items=_the_only(records, "n", where),
+        n_seeds=len(records),
+        validation_perplexity=statistics.fmean(perplexities) if perplexities else None,
+        learning_rate=next(iter(rates), None),
+        optimizer_steps=statistics.fmean(steps) if steps else None,
+    )
+
+
+def mean_of(cells: Sequence[Cell]) -> Cell:
+    """Average cells of several models or fractions, which answer the same items.
+
+    One cell keeps its kind of error.
+    """
+    errors = [cell.uncertainty for cell in cells]
+    known = [error for error in errors if error is not None]
+    items, seeds = {cell.n_items for cell in cells}, {cell.n_seeds for cell in cells}
+    return Cell(
+        value=statistics.fmean(cell.value for cell in cells),
+        uncertainty=statistics.fmean(known) if len(known) == len(errors) else None,
+        kind="bound" if len(cells) > 1 else cells[0].kind,
+        n_items=items.pop() if len(items) == 1 else None,
+        n_seeds=seeds.pop() if len(seeds) == 1 else None,
+    )
+
+
+def by_cell(runs: Iterable[T]) -> dict[Key, list[T]]:
+    """Group runs by cell; two of one seed, or of other settings than the seed, are refused."""
+    grouped: dict[Key, list[T]] = defaultdict(list)
+    for item in runs:
+        run = item.run if isinstance(item, TrainingRecord) else item
+        grouped[run.model, run.method, run.fraction].append(item)
+    for key, items in grouped.items():
+        identities = [item.run if isinstance(item, TrainingRecord) else item for item in items]
+        seeds = [identity.seed for identity in identities]
+        if len(set(seeds)) < len(seeds):
+            raise InputError(
+                f"{name_of(key)}: expected one run a seed, found seeds "
+                f"{', '.join(map(str, seeds))}; give the files of one stage and one setting"
+            )
+        for field in ("task", "stage", "lam", "affinity", "applies_to"):
+            _the_only(identities, field, name_of(key))
+    return dict(grouped)
+
+
+def name_of(key: Key) -> str:
+    """Write a cell's key for an error message."""
+    model, method, fraction = key
+    return f"{model}, {method}" + ("" if fraction is None else f", p = {fraction:g}")
+
+
+def _the_only(items: Sequence[object], field: str, where: str) -> int:
+    found = {getattr(item, field) for item in items}
+    if len(found) > 1:
+        listing = ", ".join(map(str, sorted(found, key=str)))
+        raise InputError(f"{where}: expected one {field} for all seeds, found {listing}")
+    return found.pop()
+
+
+def _root_mean_square(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return None
+    return math.sqrt(statistics.fmean(error**2 for error in known))

@@ -1,0 +1,58 @@
+"""How figures look: colour-blind-safe, and still told apart when printed in grey.
+
+Colours are Okabe and Ito's (2008); a method also has a marker of its own, and a fraction a
+line style, so that no line depends on its colour.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+COLOURS = (
+    "#000000",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#7F7F7F",
+    "#8B5A2B",
+)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.2, 1, 1.2)))
+
+RC: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,  # text stays text; journals refuse Type 3 fonts
+    "savefig.dpi": 200,
+}
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one method at one fraction is drawn."""
+
+    colour: str
+    marker: str
+    line: Any
+
+
+def style_of(
+    method: str, fraction: float | None, methods: list[str], fractions: list[float]
+) -> LineStyle:
+    """Return the style of a line among all methods and fractions of a figure."""
+    place = methods.index(method)
+    share = 0 if fraction is None else fractions.index(fraction)
+    return LineStyle(
+        COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[share % len(LINES)]
+    )

@@ -1,0 +1,125 @@
+"""A table for the terminal: models by methods, one row a fraction p, at most 100 columns."""
+
+import textwrap
+from collections.abc import Sequence
+
+from fnsft.reporting.labels import label_of, style_of
+from fnsft.reporting.table import RULES
+
+WIDTH = 100
+CsvRow = dict[str, str]
+Column = list[str]  # two lines of head, then one text a row; all of one width
+Place = tuple[str, str]  # a row: model and p
+
+
+def table_text(rows: Sequence[CsvRow]) -> str:
+    """Lay out a table's CSV rows; averages by other rules than the main one are left out.
+
+    Controls stand behind a bar or, where the lines would get too long, below.
+    """
+    shown = [row for row in rows if row["fraction_rule"] not in (RULES["mean"], RULES["test"])]
+    places = _places(shown)
+    roles = {row["method"]: row["role"] for row in shown}
+    methods, controls = (
+        [_method_column(shown, places, m) for m, r in roles.items() if r == role]
+        for role in ("method", "control")
+    )
+    names = _aligned(["", "", *_once([model for model, _ in places])], left=True)
+    shares = _aligned(["", "p", *(fraction for _, fraction in places)])
+    bar = [["|"] * len(names)] if controls else []
+    pages = [[names, shares, *methods, *bar, *controls]]
+    if _width(pages[0]) > WIDTH:
+        pages = [
+            [names, shares, *part]
+            for columns in (methods, controls)
+            for part in _parts(columns, _width([names, shares]))
+        ]
+    return "\n\n".join(["\n".join(textwrap.wrap(_head(shown), WIDTH)), *map(_joined, pages)])
+
+
+def published_text(rows: Sequence[CsvRow]) -> str:
+    """List published numbers under a heading of their own, each with its source."""
+    lines = ["Published numbers (not measured here):"]
+    for row in rows:
+        kind = " ".join(filter(None, (row["model"], label_of(row["method"]), row["fraction"])))
+        text = f"{kind}: {row['value']} {row['metric']}, {row['benchmark']} ({row['note']})"
+        source = f"{row['paper']}, {row['table']}, {row['source']}"
+        lines += textwrap.wrap(f"- {text}; {source}", WIDTH, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _head(rows: Sequence[CsvRow]) -> str:
+    unit = style_of(rows[0]["metric"]).unit
+    measured = f"{rows[0]['benchmark']} {rows[0]['metric']}" + (f", {unit}" if unit else "")
+    items, seeds = (
+        "/".join(sorted({row[n] for row in rows if row[n]}, key=int))
+        for n in ("n_items", "n_seeds")
+    )
+    return (
+        f"{measured}; {items} items, {seeds} seeds, ± standard error; * best of its block; "
+        "† p chosen on validation"
+    )
+
+
+def _places(rows: Sequence[CsvRow]) -> list[Place]:
+    """Return the table's rows: each model's fractions, or one row where it has none."""
+    fractions: dict[str, list[str]] = {}
+    for row in rows:
+        found = fractions.setdefault(row["model"], [])
+        if row["fraction"] and row["fraction"] not in found:
+            found.append(row["fraction"])
+    return [(model, p) for model, found in fractions.items() for p in found or [""]]
+
+
+def _method_column(rows: Sequence[CsvRow], places: Sequence[Place], method: str) -> Column:
+    """Return a method's column; a cell that spans its model stands in the model's first row."""
+    cells = {(row["model"], row["fraction"]): row for row in rows if row["method"] == method}
+    firsts = _once([model for model, _ in places])
+    texts = [
+        _cell(cells.get((model, p)) or cells.get((first, "")))
+        for (model, p), first in zip(places, firsts, strict=True)
+    ]
+    first, _, second = label_of(method).rpartition(" ")
+    return _aligned([first, second, *texts])
+
+
+def _cell(row: CsvRow | None) -> str:
+    if row is None:
+        return ""
+    if not row["value"]:
+        return "–  "
+    printed = style_of(row["metric"]).printed
+    error = f"±{printed(float(row['uncertainty']))}" if row["uncertainty"] else ""
+    best = "*" if row["mark"] == "best" else " "
+    chosen = "†" if row["fraction_rule"] == "chosen" else " "
+    return printed(float(row["value"])) + error + best + chosen
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    return ["" if i and names[i - 1] == name else name for i, name in enumerate(names)]
+
+
+def _aligned(texts: Sequence[str], left: bool = False) -> Column:
+    width = max(map(len, texts))
+    return [text.ljust(width) if left else text.rjust(width) for text in texts]
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(len(column[0]) + 1 for column in columns) - 1
+
+
+def _parts(columns: Sequence[Column], taken: int) -> list[list[Column]]:
+    """Break columns into parts that fit beside ``taken`` columns of keys."""
+    parts: list[list[Column]] = []
+    for column in columns:
+        if parts and taken + 1 + _width([*parts[-1], column]) <= WIDTH:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    return parts
+
+
+def _joined(columns: Sequence[Column]) -> str:
+    lines = [" ".join(texts).rstrip() for texts in zip(*columns, strict=True)]
+    head = [line for line in lines[:2] if line.strip(" |")]
+    return "\n".join([*head, "-" * _width(columns), *lines[2:]])

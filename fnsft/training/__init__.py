@@ -1,0 +1,1 @@
+"""Training: a base model from scratch, fine-tuning with masks, checkpoints that resume."""

@@ -1,0 +1,123 @@
+"""The configuration: schema, catalogues, selections, and the runs that they amount to."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fnsft.config.experiment import Experiment, Variant
+from fnsft.config.schema import schema_text, validate
+from fnsft.errors import InputError
+
+OVERLAYS = {
+    "papers": [],
+    "tiny": ["tiny"],
+    "smoke": ["tiny", "smoke"],
+    "smollm2": ["smollm2"],
+}
+
+
+def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Merge as Snakemake does: mappings merge, everything else is replaced."""
+    result = copy.deepcopy(base)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def load(repository: Path, name: str) -> dict[str, Any]:
+    config = yaml.safe_load((repository / "config.yaml").read_text())
+    for overlay in OVERLAYS[name]:
+        text = (repository / "workflow/configs" / f"{overlay}.yaml").read_text()
+        config = merged(config, yaml.safe_load(text))
+    return config
+
+
+@pytest.fixture
+def papers(repository: Path) -> dict[str, Any]:
+    return load(repository, "papers")
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_configuration_is_valid(repository: Path, name: str) -> None:
+    config = load(repository, name)
+    validate(config)
+    Experiment(config).check()
+    assert config["experiment"] == name
+
+
+def test_the_committed_schema_is_that_of_the_dataclasses(repository: Path) -> None:
+    committed = (repository / "workflow/schemas/config.schema.json").read_text()
+    assert committed == schema_text(), "run: python -m fnsft.config.schema"
+
+
+def test_the_papers_numbers_are_those_of_the_papers(papers: dict[str, Any]) -> None:
+    experiment = Experiment(papers)
+    collab = experiment.training("collab-p0.5", seed=0)
+    assert (collab.lam, collab.learning_rate, collab.batch_size) == (0.5, 1e-5, 32)
+    assert (collab.weight_decay, collab.epochs, collab.affinity) == (0.01, 3, "knn")
+    graph = experiment.project("paper")
+    assert (graph.alpha, graph.beta, graph.drop_top_tokens) == (2.5, 1.3, 3)
+    prepare = experiment.prepare("gsm8k", seed=0)
+    assert (prepare.n_train, prepare.n_validation) == (4_000, 1_000)
+    lams = [
+        experiment.training(f"{method}-p0.5", seed=0).lam
+        for method in ("collab-cluster", "collab-cluster-l0.7")
+    ]
+    assert lams == [0.5, 0.7]
+
+
+def test_masked_methods_have_a_variant_a_fraction_and_others_one(papers: dict[str, Any]) -> None:
+    variants = Experiment(papers).variants(("sft", "random"), (0.5, 0.7))
+    assert variants == [Variant("sft"), Variant("random", 0.5), Variant("random", 0.7)]
+    assert [str(variant) for variant in variants] == ["sft", "random-p0.5", "random-p0.7"]
+
+
+def test_a_methods_own_setting_wins_over_the_shared_one(papers: dict[str, Any]) -> None:
+    papers["methods"]["lora"]["learning_rate"] = 3.0e-5
+    experiment = Experiment(papers)
+    assert experiment.training("lora", seed=3).learning_rate == 3e-5
+    assert experiment.training("sft", seed=3).learning_rate == 1e-5
+    assert experiment.training("sft", seed=3).seed == 3
+
+
+def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
+    experiment = Experiment(load(repository, "tiny"))
+    names = [str(variant) for variant in experiment.sweep_variants()]
+    assert "highest-p0.5-lr0.001" in names
+    assert experiment.training("highest-p0.5-lr0.0005", seed=100).learning_rate == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("graphs.paper.alhpa", 2, "graphs.paper: unknown key 'alhpa'; did you mean 'alpha'?"),
+        ("trainning", {}, "unknown key 'trainning'; did you mean 'training'?"),
+        ("run.method", ["sft"], "run: unknown key 'method'; did you mean 'methods'?"),
+        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are collab,"),
+        ("run.models", ["gpt"], "models: no entry 'gpt'"),
+        ("run.fractions", [1.5], "above 0, at most 1, found 1.5"),
+        ("graphs.paper.alpha", -1, "graphs.paper.alpha: expected minimum 0, found -1"),
+        ("methods.collab.k", 100, "k=100 is more than graphs.paper keeps, k_max=64"),
+        ("methods.collab.graph", None, "graph"),
+        ("training.learning_rate", "fast", "training: learning_rate: expected a number"),
+        ("experiment", "../elsewhere", "experiment: expected a folder's name"),
+        ("models.llama-3.1-8b.name", None, "name: needed unless origin is 'pretrain'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(
+    papers: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    *parents, key = path.replace("llama-3.1-8b", "LLAMA").split(".")
+    target = papers
+    for parent in parents:
+        target = target[parent.replace("LLAMA", "llama-3.1-8b")]
+    target[key] = value
+    with pytest.raises(InputError) as caught:
+        validate(papers)
+        Experiment(papers).check()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,89 @@
+"""The tree itself: layers, pins, start-up time."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fnsft.cli.main import STAGES
+
+# A layer may import itself and what stands before it.
+LAYERS = [
+    "errors",
+    "config",
+    "artifacts",
+    "architectures",
+    "data",
+    "neurons",
+    "masks",
+    "training",
+    "evaluation",
+    "reporting",
+    "cli",
+]
+
+
+def imports_of(source: Path) -> set[str]:
+    """The layers that a module imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        found |= {name.split(".")[1] for name in names if name.startswith("fnsft.")}
+    return found
+
+
+def test_data_flows_one_way_through_the_layers(repository: Path) -> None:
+    wrong = []
+    for source in sorted((repository / "fnsft").rglob("*.py")):
+        layer = source.relative_to(repository / "fnsft").parts[0].removesuffix(".py")
+        if layer in LAYERS:
+            allowed = LAYERS[: LAYERS.index(layer) + 1]
+            wrong += [f"{source.name} imports {other}" for other in imports_of(source) - {*allowed}]
+    assert not wrong
+
+
+@pytest.mark.parametrize("layer", ["config", "reporting"])
+def test_a_layer_without_torch_imports_none(repository: Path, layer: str) -> None:
+    for source in (repository / "fnsft" / layer).rglob("*.py"):
+        text = source.read_text()
+        assert not re.search(r"^\s*(import|from) (torch|transformers|trl)\b", text, re.M), source
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = (line.split("==") for line in lines if "==" in line)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in found}
+
+
+def test_environment_and_constraints_pin_every_dependency_alike(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    constraints = pins((repository / "constraints.txt").read_text().splitlines())
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    conda = pins(next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"])
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    names = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower() for line in wanted}
+    assert set(conda) == names
+    assert conda == {name: constraints[name] for name in names}
+
+
+@pytest.mark.parametrize("arguments", [[], *[[stage] for stage in STAGES]], ids=str)
+def test_help_answers_in_time(arguments: list[str]) -> None:
+    """Under 0.6 s; the best of three, since other processes share the machine."""
+    command = [sys.executable, "-m", "fnsft", *arguments, "--help"]
+    seconds = []
+    for _ in range(3):
+        clock = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - clock)
+        assert done.returncode == 0, done.stderr
+        if seconds[-1] < 0.6:
+            break
+    assert "usage: fnsft" in done.stdout
+    assert min(seconds) < 0.6

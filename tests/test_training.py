@@ -1,0 +1,274 @@
+"""Training runs on a two-layer model: what a mask lets through, and what a run leaves behind."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from fnsft.architectures import mlp_matrices
+from fnsft.artifacts.storage import write_jsonl
+from fnsft.artifacts.training import read_training
+from fnsft.cli.main import main
+from fnsft.data.tokens import Encoded, load_split, load_tokenizer
+from fnsft.training import curve
+from fnsft.training.completion_loss import completion_loss
+from fnsft.training.finetuning import IGNORED, as_dataset
+
+BASIC = {"epochs": 1, "batch-size": 4, "micro-batch-size": 2, "learning-rate": 1e-3}
+N_TRAIN = 14  # three full batches of four and a partial one
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sums of one digit as prepared splits."""
+    folder = tmp_path_factory.mktemp("sums")
+    numbers = random.Random(0)
+
+    def row() -> dict[str, str]:
+        a, b = numbers.randrange(9), numbers.randrange(9)
+        return {"prompt": f"Question: {a}+{b}?\nAnswer:", "completion": f" {a + b}\n#### {a + b}"}
+
+    for name, n in (("train", N_TRAIN), ("validation", 5), ("test", 5)):
+        write_jsonl(folder / f"{name}.jsonl", [row() for _ in range(n)])
+    return folder
+
+
+def train(model: Path, data: Path, output: Path, **settings: Any) -> int:
+    arguments = ["train", "--model", str(model), "--data", str(data), "--output", str(output)]
+    for name, value in (BASIC | settings).items():
+        flag = "--" + name.replace("_", "-")
+        arguments += [flag] if value is True else [flag, str(value)]
+    return main(arguments)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graph")
+    model_and_data = ["--model", str(tiny_model_dir), "--data", str(data / "train.jsonl")]
+    tokens, dump, output = folder / "tokens.safetensors", folder / "dump", folder / "g.safetensors"
+    assert main(["statistics", *model_and_data, "--output", str(tokens)]) == 0
+    assert main(["capture", *model_and_data, "--output", str(dump)]) == 0
+    inputs = ["--statistics", str(tokens), "--activations", str(dump), "--output", str(output)]
+    assert main(["project", *inputs]) == 0
+    return output
+
+
+def test_the_loss_is_on_the_completion_alone() -> None:
+    row = as_dataset([Encoded(prompt_ids=(5, 6), completion_ids=(7, 2))])[0]
+    assert row == {"input_ids": [5, 6, 7, 2], "labels": [IGNORED, IGNORED, 7, 2]}
+
+
+def test_a_mask_that_lets_everything_through_is_plain_fine_tuning(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    train(tiny_model_dir, data, tmp_path / "sft", method="sft")
+    train(tiny_model_dir, data, tmp_path / "gradient", method="highest", fraction=1)
+    train(
+        tiny_model_dir, data, tmp_path / "update", method="random", fraction=1, applies_to="update"
+    )
+    plain = weights(tmp_path / "sft")
+    for other in ("gradient", "update"):
+        masked = weights(tmp_path / other)
+        assert all(torch.equal(plain[name], masked[name]) for name in plain), other
+
+
+def test_gmt_with_a_window_of_one_is_highest(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    train(tiny_model_dir, data, tmp_path / "gmt", method="gmt", fraction=0.3, window=1)
+    train(tiny_model_dir, data, tmp_path / "highest", method="highest", fraction=0.3)
+    one, other = weights(tmp_path / "gmt"), weights(tmp_path / "highest")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_gmt_steps_once_a_window_and_applies_the_partial_one(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    train(tiny_model_dir, data, tmp_path / "run", method="gmt", fraction=0.3, window=3, epochs=2)
+    assert read_training(tmp_path / "run").optimizer_steps == 2 * 2
+
+
+@pytest.mark.parametrize("method", ["random", "highest", "collab"])
+@pytest.mark.parametrize("applies_to", ["gradient", "update"])
+def test_one_step_moves_at_most_the_fraction_of_every_mlp_matrix(
+    tiny_model_dir: Path, data: Path, graph: Path, tmp_path: Path, method: str, applies_to: str
+) -> None:
+    """With one step there is no momentum, and without decay a zero gradient moves nothing."""
+    extra = {"graph": graph, "affinity": "knn", "k": 5} if method == "collab" else {}
+    output = tmp_path / "run"
+    settings = {"batch_size": 14, "micro_batch_size": 14, "weight_decay": 0, "fraction": 0.3}
+    train(
+        tiny_model_dir, data, output, method=method, applies_to=applies_to, **settings, **extra
+    )
+    before, after = weights(tiny_model_dir), weights(output)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    for matrix in mlp_matrices(model):
+        moved = int((before[matrix.name] != after[matrix.name]).sum())
+        # An entry with an exactly zero gradient is chosen only when too few others are left.
+        assert moved == round(0.3 * before[matrix.name].numel()), matrix.name
+    assert read_training(output).mask_pass_rate == pytest.approx(0.3, abs=1e-3)
+    assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "projections-only"}, {"method": "random", "fraction": 0.5, "unmasked": "freeze"}],
+    ids=lambda settings: settings["method"],
+)
+def test_frozen_parameters_stay_bit_identical(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    train(tiny_model_dir, data, tmp_path / "run", **settings)
+    before, after = weights(tiny_model_dir), weights(tmp_path / "run")
+    for name in before:
+        assert torch.equal(before[name], after[name]) == (".mlp." not in name), name
+
+
+def test_the_best_epoch_is_what_is_saved(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """At a rate that is too high some epoch before the last is the best; its loss is that of the file."""
+    output = tmp_path / "run"
+    train(tiny_model_dir, data, output, epochs=6, learning_rate=0.1, schedule="constant")
+    record = read_training(output)
+    ends = [point for point in record.validation if point["epoch_end"]]
+    assert [point["epoch"] for point in ends] == [1, 2, 3, 4, 5, 6]
+    assert record.best_epoch < 6, "pick another rate: the last epoch was the best"
+    tokenizer = load_tokenizer(output)
+    samples = load_split(data / "validation.jsonl", tokenizer, 1024).samples
+    model = AutoModelForCausalLM.from_pretrained(output)
+    perplexity = completion_loss(model, samples, 2).perplexity
+    assert perplexity == pytest.approx(min(point["perplexity"] for point in ends), rel=1e-6)
+    assert perplexity == pytest.approx(record.best_validation_perplexity, rel=1e-6)
+
+
+def test_the_curve_has_about_as_many_points_as_asked(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = {"batch_size": 1, "micro_batch_size": 1, "validations": 7, "epochs": 2}
+    train(tiny_model_dir, data, tmp_path / "run", **settings)
+    steps = [point["step"] for point in read_training(tmp_path / "run").validation]
+    assert steps == [0, 4, 8, 12, 14, 16, 20, 24, 28]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "random", "fraction": 0.5, "applies_to": "update"},
+        {"method": "gmt", "fraction": 0.5, "window": 2},
+        {"method": "lora"},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    train(tiny_model_dir, data, tmp_path / "whole", epochs=3, **settings)
+    step = read_training(tmp_path / "whole").optimizer_steps - 1
+
+    class Killed(BaseException):
+        pass
+
+    on_step_end = curve.ValidationCurve.on_step_end
+
+    def killed(self: Any, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == step:
+            raise Killed
+        on_step_end(self, args, state, control, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curve.ValidationCurve, "on_step_end", killed)
+        with pytest.raises(Killed):
+            train(tiny_model_dir, data, tmp_path / "resumed", epochs=3, **settings)
+    assert not (tmp_path / "resumed").exists()
+    assert train(tiny_model_dir, data, tmp_path / "resumed", epochs=3, **settings) == 0
+    manifest = json.loads((tmp_path / "resumed.manifest.json").read_text())
+    assert manifest["notes"]["resumed_from"].startswith("checkpoint-")
+    name = "adapter_model" if settings["method"] == "lora" else "model"
+    one, other = (
+        load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "resumed")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    curves = [read_training(tmp_path / run).validation for run in ("whole", "resumed")]
+    assert curves[0] == curves[1]
+    assert not (tmp_path / "resumed.checkpoints").exists()
+
+
+def test_checkpoints_of_other_settings_are_refused(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = tmp_path / "run.checkpoints"
+    checkpoints.mkdir()
+    train(tiny_model_dir, data, tmp_path / "done")
+    shutil.copytree(tmp_path / "done", checkpoints / "checkpoint-4")
+    settings = json.loads((tmp_path / "done.manifest.json").read_text())["settings"]
+    owner = {"stage_version": 1, "settings": settings | {"seed": 9}, "inputs": {}}
+    (checkpoints / "run.json").write_text(json.dumps(owner))
+    assert train(tiny_model_dir, data, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "holds the checkpoints of a run with other settings (seed)" in error
+    assert (checkpoints / "checkpoint-4").exists(), "nothing may be lost"
+
+
+def test_a_divergent_run_is_named(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tiny_model_dir, data, tmp_path / "run", epochs=2, learning_rate=1e30) == 2
+    assert "lower the learning rate" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "collab", "fraction": 0.5, "affinity": "knn"}, "needs a graph: give --graph"),
+        ({"method": "sft", "graph": "g.safetensors"}, "takes no graph"),
+        ({"method": "highest", "fraction": 2}, "above 0, at most 1, found 2.0"),
+        ({"model": "nowhere"}, "nowhere: no such file or folder"),
+        ({"data": "nowhere"}, "nowhere: no such file or folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    settings = {"method": "sft"} | settings
+    model = settings.pop("model", tiny_model_dir)
+    folder = settings.pop("data", data)
+    assert train(model, folder, tmp_path / "run", **settings) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_of_another_model_is_refused(
+    shared_data: Path,
+    data: Path,
+    graph: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = shared_data / "models/stories260k"
+    settings = {"method": "collab", "fraction": 0.5, "affinity": "knn", "graph": graph}
+    assert train(other, data, tmp_path / "run", **settings) == 2
+    assert "made from model" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

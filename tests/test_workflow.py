@@ -1,0 +1,176 @@
+"""The workflow: what is planned, what is run again after a change, and a whole tiny run."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.workflow
+
+SMOKE = ["workflow/configs/tiny.yaml", "workflow/configs/smoke.yaml"]
+TARGET = "results/table1.tex"
+
+
+def copy_tree(repository: Path, folder: Path) -> Path:
+    """Copy what git knows of the repository, links kept."""
+    command = ["git", "-C", str(repository), "ls-files", "-co", "--exclude-standard"]
+    for name in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
+        source, target = repository / name, folder / name
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return folder
+
+
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in a tree, with the tree's own package first on the path."""
+    scripts = Path(sys.executable).parent
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
+
+
+def planned(tree: Path, *overlays: Path | str, target: str = TARGET) -> dict[str, int]:
+    """Return how often each rule would run."""
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, *map(str, overlays)]
+    done = snakemake(tree, "-n", *arguments, "--", target)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\w+) +(\d+)$", done.stderr + done.stdout, re.M)
+    return {rule: int(n) for rule, n in rows if rule != "total"}
+
+
+@pytest.fixture(scope="module")
+def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the smoke configuration has run."""
+    tree = copy_tree(repository, tmp_path_factory.mktemp("clone"))
+    done = snakemake(tree, "--profile", "cpu", "--configfile", *SMOKE, "--", TARGET)
+    assert done.returncode == 0, done.stderr
+    return tree
+
+
+@pytest.fixture
+def overlay(tmp_path: Path):
+    def write(**config) -> Path:
+        path = tmp_path / "overlay.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write
+
+
+def test_a_finished_experiment_has_nothing_to_do(finished: Path) -> None:
+    assert planned(finished) == {}
+
+
+def test_a_table_has_a_value_for_every_method_and_fraction(finished: Path) -> None:
+    rows = list(csv.DictReader((finished / "results/table1.csv").open()))
+    found = {(row["method"], row["fraction"]) for row in rows if row["model"] == "Tiny-0.9M"}
+    wanted = {("base", ""), ("sft", ""), ("lora", "")}
+    wanted |= {(method, "0.5") for method in ("gmt", "collab", "shuffled")}
+    assert found == wanted
+
+
+
+def test_another_alpha_projects_again_and_never_captures(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(graphs={"paper": {"alpha": 1.0}}))
+    assert plan == {"project": 1, "train": 2, "evaluate": 2, "table": 1, "publish_table": 1}
+
+
+def test_another_beta_projects_again_and_never_captures(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(graphs={"paper": {"beta": 1.0}}))
+    assert plan == {"project": 1, "train": 2, "evaluate": 2, "table": 1, "publish_table": 1}
+
+
+def test_swapping_alpha_and_beta_is_noticed(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(graphs={"paper": {"alpha": 1.3, "beta": 2.5}}))
+    assert plan["project"] == 1
+
+
+def test_another_k_trains_again_and_never_projects(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(methods={"collab": {"k": 10}}))
+    assert plan == {"train": 1, "evaluate": 1, "table": 1, "publish_table": 1}
+
+
+def test_one_method_more_trains_that_method_alone(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(run={"methods": ["sft", "lora", "random", "gmt", "collab"]}))
+    assert plan == {"train": 1, "evaluate": 1, "table": 1, "publish_table": 1}
+
+
+def test_one_seed_more_runs_that_seed_alone(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(run={"seeds": [0, 1]}))
+    new = {"prepare": 1, "statistics": 1, "capture": 1, "project": 1, "train": 5, "evaluate": 5}
+    assert plan == new | {"table": 1, "publish_table": 1}
+
+
+def test_a_stages_raised_version_runs_it_again(finished: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "raised"
+    shutil.copytree(finished, tree, symlinks=True)
+    source = tree / "fnsft/config/stages.py"
+    line = '    stage: ClassVar[str] = "evaluate"\n'
+    text = source.read_text()
+    assert line in text
+    source.write_text(text.replace(line, line + "    version: ClassVar[int] = 2\n"))
+    plan = planned(tree)
+    assert plan == {"evaluate": 5, "evaluate_base": 1, "table": 1, "publish_table": 1}
+
+
+def test_switching_the_experiment_and_back_retrains_nothing(finished: Path, overlay) -> None:
+    plan = planned(finished, overlay(experiment="another"))
+    assert plan["train"] == 5
+    assert planned(finished) == {}
+
+
+def test_a_run_says_what_it_does_and_what_is_left(finished: Path, overlay) -> None:
+    smaller = overlay(run={"methods": ["sft"], "controls": []})
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, str(smaller), "--", TARGET]
+    done = snakemake(finished, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\[ *0/2\] start  make table1", done.stderr)
+    assert re.search(r"\[ *1/2\] done   make table1 in \d+ s; about \d+ s left", done.stderr)
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, "--", TARGET]
+    assert snakemake(finished, *arguments).returncode == 0
+
+
+def test_a_failing_job_shows_its_reason_and_leaves_nothing(finished: Path, overlay) -> None:
+    broken = overlay(experiment="broken", tasks={"math": {"n_train": 10_000}})
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, str(broken), "--"]
+    done = snakemake(finished, *arguments, "results/broken/data/math/seed0/train.jsonl")
+    assert done.returncode == 1
+    assert "n_train: expected at most" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (finished / "results/broken/data/math/seed0/train.jsonl").exists()
+
+
+def test_a_typo_in_the_configuration_is_one_line_and_exit_code_2(repository: Path, overlay) -> None:
+    done = snakemake(repository, "-n", "--configfile", str(overlay(graphs={"paper": {"alhpa": 1}})))
+    assert done.returncode == 2
+    assert "graphs.paper: unknown key 'alhpa'; did you mean 'alpha'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("profile", ["cpu", "cuda", "mps", "slurm"])
+def test_every_profile_plans_table_1(repository: Path, profile: str) -> None:
+    done = snakemake(repository, "--profile", profile, "-n", "--forceall", "--nolock", TARGET)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^train +\d+$", done.stderr + done.stdout, re.M)
+
+
+def test_every_table_and_figure_of_the_papers_is_planned_in_five_seconds(repository: Path) -> None:
+    config = yaml.safe_load((repository / "config.yaml").read_text())
+    targets = [f"results/{name}.tex" for name in config["tables"]]
+    targets += [f"results/figures/{name}.pdf" for name in config["figures"]]
+    done = snakemake(repository, "-n", "--nolock", *targets)
+    assert done.returncode == 0, done.stderr
+    clock = time.perf_counter()
+    snakemake(repository, "-n", "--nolock")
+    assert time.perf_counter() - clock <= 5
