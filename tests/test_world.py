@@ -151,7 +151,8 @@ def test_a_cloze_item_has_one_true_choice_which_alone_is_told(world: World) -> N
 
 
 def test_the_command_writes_files_in_the_formats_that_it_names(tmp_path: Path) -> None:
-    flags = "--documents 50 --math-train 9 --math-test 5 --code-train 7 --code-test 6".split()
+    counts = {"documents": 50, "math-train": 9, "math-test": 5, "code-train": 7, "code-test": 6}
+    flags = [f"--{name}={count}" for name, count in counts.items()]
     folder = tmp_path / "world"
     assert main(["world", "--output", str(folder), *flags]) == 0
     assert [set(row) for row in read_rows(folder / "corpus.jsonl")] == [{"kind", "text"}] * 50

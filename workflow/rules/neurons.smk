@@ -30,7 +30,6 @@ rule capture:
         directory(NEURONS + "/activations"),
     params:
         stage=stage(EXPERIMENT.capture()),
-    threads: 2
     resources:
         gpu=1,
         mem_mb=48_000,
@@ -54,7 +53,6 @@ rule project:
         NEURONS + "/graphs/{graph}.safetensors",
     params:
         stage=lambda wildcards: stage(EXPERIMENT.project(wildcards.graph)),
-    threads: 2
     resources:
         mem_mb=16_000,
         runtime=720,

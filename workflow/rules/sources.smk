@@ -113,7 +113,6 @@ rule pretrain:
         stage=stage(EXPERIMENT.pretrain()),
     wildcard_constraints:
         model=with_origin("models", "pretrain"),
-    threads: 2
     log:
         LOGS + "/pretrain/{model}.log",
     benchmark:

@@ -1,7 +1,7 @@
 """A world put together from its settings, and the folder that it becomes.
 
 Test sets are drawn first and kept out of everything else: a word problem by its question,
-a function by its key. Each part has a random stream of its own, so that a longer corpus
+a function by its task and body. Each part has a random stream of its own, so that a longer corpus
 leaves the test sets as they were.
 """
 
@@ -68,13 +68,11 @@ def make_world(settings: WorldSettings) -> World:
 
 def draw_problems(rng: random.Random, n_problems: int, held_out: frozenset[str]) -> list[Problem]:
     """Draw problems in the shares of ``STEP_SHARES``, in random order, no question twice."""
-    n_steps = [
-        steps for steps, share in STEP_SHARES.items() for _ in range(round(share * n_problems))
-    ]
-    n_steps += [max(STEP_SHARES)] * (n_problems - len(n_steps))
+    one, two = (round(STEP_SHARES[steps] * n_problems) for steps in (1, 2))
+    n_steps = [1] * one + [2] * two + [3] * (n_problems - one - two)
     rng.shuffle(n_steps)
     problems: dict[str, Problem] = {}
-    for steps in n_steps[:n_problems]:
+    for steps in n_steps:
         problem = draw_problem(rng, steps)
         while problem.question in problems or problem.question in held_out:
             problem = draw_problem(rng, steps)
@@ -90,13 +88,9 @@ def hold_out(
     Half of the held-out functions are chained ones, as most functions are.
     """
     shown = all_functions()
-    chained = shown["chained"]
-    others = [
-        f for family in shown.values() for f in family if f.family not in ("chained", "aggregate")
-    ]
-    test = rng.sample(chained, n_functions // 2) + rng.sample(
-        others, n_functions - n_functions // 2
-    )
+    others = [f for name in shown if name not in ("chained", "aggregate") for f in shown[name]]
+    n_chained = n_functions // 2
+    test = rng.sample(shown["chained"], n_chained) + rng.sample(others, n_functions - n_chained)
     rng.shuffle(test)
     hidden = set(test)
     return {family: [f for f in shown[family] if f not in hidden] for family in shown}, test
