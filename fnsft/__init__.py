@@ -1,3 +1,3 @@
-"""Which neurons should be allowed to change when a language model is fine-tuned?"""
+"""Choose which neurons may change when a language model is fine-tuned."""
 
 __version__ = "0.1.0"

@@ -26,7 +26,9 @@ def test_a_prompt_ends_where_generation_begins() -> None:
     )
     row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     assert alpaca(row) == Example("Instruction: Add.\n1, 2\nResponse:\n", "3")
-    assert alpaca({"instruction": "Add.", "response": "3"}).prompt == "Instruction: Add.\nResponse:\n"
+    assert (
+        alpaca({"instruction": "Add.", "response": "3"}).prompt == "Instruction: Add.\nResponse:\n"
+    )
     row = {"Question": "Why?", "Complex_CoT": "Hm.", "Response": "So."}
     assert medical_o1(row) == Example("Question: Why?\nAnswer:", " Hm.\n\nSo.")
 

@@ -17,6 +17,7 @@ from fnsft.errors import InputError
 from fnsft.training.pretraining import (
     batch_order,
     new_model,
+    new_optimizer,
     packed_sequences,
     pretrain,
     rate_share,
@@ -112,6 +113,15 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end() -> None:
     assert shares[525] == pytest.approx(0.525)
     assert shares[1_000] == pytest.approx(0.05)
     assert all(later < earlier for earlier, later in zip(shares[50:], shares[51:], strict=False))
+
+
+def test_only_matrices_decay(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = new_model(TINY, tokenizer)
+    decayed, kept = new_optimizer(model, TINY).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0)
+    norms = {id(p) for name, p in model.named_parameters() if "norm" in name}
+    assert {id(p) for p in kept["params"]} == norms
+    assert len(decayed["params"]) + len(norms) == len(list(model.parameters()))
 
 
 def test_training_lowers_the_loss_of_a_corpus(

@@ -107,9 +107,7 @@ def test_one_step_moves_at_most_the_fraction_of_every_mlp_matrix(
     extra = {"graph": graph, "affinity": "knn", "k": 5} if method == "collab" else {}
     output = tmp_path / "run"
     settings = {"batch_size": 14, "micro_batch_size": 14, "weight_decay": 0, "fraction": 0.3}
-    train(
-        tiny_model_dir, data, output, method=method, applies_to=applies_to, **settings, **extra
-    )
+    train(tiny_model_dir, data, output, method=method, applies_to=applies_to, **settings, **extra)
     before, after = weights(tiny_model_dir), weights(output)
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     for matrix in mlp_matrices(model):
@@ -134,10 +132,8 @@ def test_frozen_parameters_stay_bit_identical(
         assert torch.equal(before[name], after[name]) == (".mlp." not in name), name
 
 
-def test_the_best_epoch_is_what_is_saved(
-    tiny_model_dir: Path, data: Path, tmp_path: Path
-) -> None:
-    """At a rate that is too high some epoch before the last is the best; its loss is that of the file."""
+def test_the_best_epoch_is_what_is_saved(tiny_model_dir: Path, data: Path, tmp_path: Path) -> None:
+    """At a rate that is too high, an epoch before the last is the best."""
     output = tmp_path / "run"
     train(tiny_model_dir, data, output, epochs=6, learning_rate=0.1, schedule="constant")
     record = read_training(output)
@@ -199,9 +195,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     manifest = json.loads((tmp_path / "resumed.manifest.json").read_text())
     assert manifest["notes"]["resumed_from"].startswith("checkpoint-")
     name = "adapter_model" if settings["method"] == "lora" else "model"
-    one, other = (
-        load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "resumed")
-    )
+    one, other = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "resumed"))
     assert all(torch.equal(one[key], other[key]) for key in one)
     curves = [read_training(tmp_path / run).validation for run in ("whole", "resumed")]
     assert curves[0] == curves[1]

@@ -80,7 +80,6 @@ def test_a_table_has_a_value_for_every_method_and_fraction(finished: Path) -> No
     assert found == wanted
 
 
-
 def test_another_alpha_projects_again_and_never_captures(finished: Path, overlay) -> None:
     plan = planned(finished, overlay(graphs={"paper": {"alpha": 1.0}}))
     assert plan == {"project": 1, "train": 2, "evaluate": 2, "table": 1, "publish_table": 1}

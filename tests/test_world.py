@@ -1,4 +1,5 @@
 import json
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,9 +11,10 @@ from fnsft.artifacts.manifest import manifest_path
 from fnsft.cli.main import main
 from fnsft.config.stages import WorldSettings
 from fnsft.data.formats import read_examples, read_rows
-from fnsft.data.world.assembly import World, make_world
-from fnsft.data.world.corpus import SHARES
+from fnsft.data.world.assembly import World, draw_problems, make_world
+from fnsft.data.world.corpus import SHARES, Known, draw_corpus
 from fnsft.data.world.functions import all_functions
+from fnsft.data.world.people import draw_facts
 
 SMALL = WorldSettings(documents=3_000, math_train=300, math_test=100, code_train=300, code_test=80)
 EQUATION = re.compile(r"<<(\d+)([-+*])(\d+)=(\d+)>>(\d+)")
@@ -53,14 +55,32 @@ def test_a_longer_corpus_leaves_all_other_files_as_they_were(world: World) -> No
     assert longer.facts_test == world.facts_test
 
 
+QUESTION = re.compile(r"Question: (.*)\nAnswer:")
+
+
 def test_no_held_out_problem_is_in_the_corpus_or_the_training_set(world: World) -> None:
     held_out = {row["question"] for row in world.math_test}
     assert len(held_out) == 100
     assert held_out.isdisjoint(row["question"] for row in world.math_train)
-    asked = re.compile(r"Question: (.*)\nAnswer:")
-    questions = {m.group(1) for d in world.corpus if (m := asked.match(d.text))}
+    questions = {m.group(1) for d in world.corpus if (m := QUESTION.match(d.text))}
     assert len(questions) > 300
     assert held_out.isdisjoint(questions)
+
+
+def test_a_held_out_problem_is_drawn_again_even_from_the_same_stream() -> None:
+    # The world's streams hardly ever meet by chance; the same stream meets itself.
+    first = draw_problems(random.Random(7), 200, frozenset())
+    held_out = frozenset(problem.question for problem in first)
+    second = draw_problems(random.Random(7), 200, held_out)
+    assert held_out.isdisjoint(problem.question for problem in second)
+
+    def asked(held_out: frozenset[str]) -> frozenset[str]:
+        known = Known(draw_facts(random.Random(0)), all_functions(), held_out)
+        corpus = draw_corpus(random.Random(7), known, 500)
+        return frozenset(QUESTION.match(d.text)[1] for d in corpus if d.kind == "question")
+
+    assert asked(frozenset())
+    assert asked(asked(frozenset())).isdisjoint(asked(frozenset()))
 
 
 def test_no_held_out_function_is_in_the_corpus_or_the_training_set(world: World) -> None:

@@ -11,7 +11,8 @@ from fnsft import __version__
 from fnsft.cli.flags import add_settings, read_settings
 from fnsft.errors import InputError
 
-# In the order of the data flow; a stage's module has SETTINGS, add_paths(parser), run(args, settings).
+# In the order of the data flow. A stage's module has SETTINGS, add_paths(parser) and
+# run(arguments, settings).
 STAGES = {
     "world": "make the embedded synthetic world: corpus, word problems, functions, facts",
     "pretrain": "train a tokenizer and a tiny base model on a corpus",

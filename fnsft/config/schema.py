@@ -63,7 +63,7 @@ def build_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fnsft experiment",
-        "description": "Made by python -m fnsft.config.schema from the dataclasses in fnsft.config.",
+        "description": "Made by python -m fnsft.config.schema from the dataclasses.",
         "type": "object",
         "properties": properties,
         "required": ["experiment", "run", "models", "tasks", "methods", "tables", "figures"],
@@ -91,7 +91,9 @@ def _in_words(error: Any) -> str:
         return f"{where}: unknown key {key!r}; {hint}"
     if error.validator == "required":
         return f"{where}: {error.message}"
-    return f"{where}: expected {error.validator} {error.validator_value!r}, found {error.instance!r}"
+    return (
+        f"{where}: expected {error.validator} {error.validator_value!r}, found {error.instance!r}"
+    )
 
 
 def _catalogue(description: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +124,10 @@ def _property(field: dataclasses.Field[Any]) -> dict[str, Any]:
     if kind.many:
         item = {"type": "array", "items": item}
     if kind.optional:
-        item["type"] = [*([item["type"]] if isinstance(item["type"], str) else item["type"]), "null"]
+        item["type"] = [
+            *([item["type"]] if isinstance(item["type"], str) else item["type"]),
+            "null",
+        ]
     item["description"] = field.metadata["help"]
     if field.default is not dataclasses.MISSING:
         item["default"] = list(field.default) if kind.many else field.default

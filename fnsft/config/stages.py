@@ -10,9 +10,7 @@ from typing import ClassVar, Literal
 from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
-Method = Literal[
-    "sft", "lora", "projections-only", "random", "highest", "gmt", "collab"
-]
+Method = Literal["sft", "lora", "projections-only", "random", "highest", "gmt", "collab"]
 MASKED_METHODS: tuple[str, ...] = ("random", "highest", "gmt", "collab")
 Affinity = Literal["knn", "cluster", "dense", "shuffled"]
 
@@ -141,7 +139,9 @@ class TrainSettings(Settings):
     fraction: float | None = setting(
         None, "share p of each MLP matrix that survives a step", above=0, maximum=1
     )
-    lam: float = setting(0.5, "weight λ of the neighbours in the score (2026)", minimum=0, maximum=1)
+    lam: float = setting(
+        0.5, "weight λ of the neighbours in the score (2026)", minimum=0, maximum=1
+    )
     affinity: Affinity | None = setting(None, "how the graph's neighbours weigh in (collab)")
     k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)

@@ -15,7 +15,9 @@ def fetch(settings: FetchSettings, output: Path) -> None:
     """Fetch to ``output``; what cannot be reached is an ``InputError`` that says how to go on."""
     with written_whole(output) as partial:
         try:
-            {"model": _model, "dataset": _dataset, "wheel": _wheel}[settings.kind](settings, partial)
+            {"model": _model, "dataset": _dataset, "wheel": _wheel}[settings.kind](
+                settings, partial
+            )
         except Exception as error:
             # The clients raise dozens of classes; for the user they all mean one thing.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -55,3 +57,6 @@ def _wheel(settings: FetchSettings, file: Path) -> None:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no wheel"])[-1])
     wheels[0].rename(file)
     folder.rmdir()
+
+
+FETCHERS = {"model": _model, "dataset": _dataset, "wheel": _wheel}

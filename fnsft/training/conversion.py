@@ -25,7 +25,9 @@ def convert_gguf(source: Path, output: Path, dtype: str) -> int:
             )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         except ImportError as error:
-            raise InputError(f"{source}: reading GGUF needs the extra fnsft[gguf] ({error})") from None
+            raise InputError(
+                f"{source}: reading GGUF needs the extra fnsft[gguf] ({error})"
+            ) from None
         config = loaded.config.to_dict()
         config.pop("quantization_config", None)
         model_type = config.pop("model_type")

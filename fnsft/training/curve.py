@@ -87,5 +87,3 @@ def points_of(state: TrainerState) -> list[dict[str, Any]]:
 def best_point(points: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the epoch end with the lowest loss; the earlier one of equals."""
     return min((point for point in points if point["epoch_end"]), key=lambda point: point["loss"])
-
-

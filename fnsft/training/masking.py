@@ -47,7 +47,7 @@ def build_affinities(settings: TrainSettings, graph: CollaborationGraph) -> list
             affinity = dense_affinity(layer.indptr, layer.indices, layer.weights)
         else:
             affinity = knn_affinity(
-                layer.indptr, layer.indices, layer.weights, settings.k, graph.k_max
+                layer.indptr, layer.indices, layer.weights, settings.k, graph.k_max or graph.d_mlp
             )
         if settings.affinity == "shuffled":
             affinity = shuffled(affinity, settings.seed, number)

@@ -17,6 +17,7 @@ from fnsft.config.stages import PretrainSettings
 from fnsft.errors import InputError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+# Ours, as is customary for small language models.
 ADAM_BETAS = (0.9, 0.95)
 MAX_GRAD_NORM = 1.0
 WARMUP_STEPS = 50
@@ -106,17 +107,7 @@ def pretrain(
     model: LlamaForCausalLM, sequences: Tensor, settings: PretrainSettings
 ) -> list[LossPoint]:
     """Train ``model`` in place on ``sequences`` [n, T] and return its loss curve."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=ADAM_BETAS,
-        fused=True,
-    )
+    optimizer = new_optimizer(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_share(step, settings.steps)
     )
@@ -138,6 +129,21 @@ def pretrain(
             total = 0.0
     model.eval()
     return curve
+
+
+def new_optimizer(model: LlamaForCausalLM, settings: PretrainSettings) -> torch.optim.AdamW:
+    """Make AdamW that decays the matrices and leaves the norms' vectors alone."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=ADAM_BETAS,
+        fused=True,
+    )
 
 
 def batch_order(n_sequences: int, settings: PretrainSettings) -> Tensor:

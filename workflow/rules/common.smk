@@ -32,7 +32,9 @@ except InputError as error:
     print(f"configuration: {error}", file=sys.stderr)
     sys.exit(2)
 
-if workflow.is_main_process and Quietness.RULES in (workflow.output_settings.quiet or ()):
+if workflow.is_main_process and Quietness.RULES in (
+    workflow.output_settings.quiet or ()
+):
     report_progress()  # in place of Snakemake's own
 
 

@@ -9,12 +9,12 @@ rule statistics:
         data=TRAIN_SPLIT,
     output:
         NEURONS + "/tokens.safetensors",
-    params:
-        stage=stage(EXPERIMENT.statistics()),
     log:
         LOGS + "/statistics/{model}/{task}-seed{seed}.log",
     benchmark:
         COSTS + "/statistics/{model}/{task}-seed{seed}.tsv"
+    params:
+        stage=stage(EXPERIMENT.statistics()),
     message:
         "count the tokens of {wildcards.task} for {wildcards.model}"
     shell:
@@ -28,16 +28,16 @@ rule capture:
         data=TRAIN_SPLIT,
     output:
         directory(NEURONS + "/activations"),
-    params:
-        stage=stage(EXPERIMENT.capture()),
-    resources:
-        gpu=1,
-        mem_mb=48_000,
-        runtime=120,
     log:
         LOGS + "/capture/{model}/{task}-seed{seed}.log",
     benchmark:
         COSTS + "/capture/{model}/{task}-seed{seed}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=120,
+    params:
+        stage=stage(EXPERIMENT.capture()),
     message:
         "record the activated neurons of {wildcards.model} on {wildcards.task}"
     shell:
@@ -51,15 +51,15 @@ rule project:
         activations=NEURONS + "/activations",
     output:
         NEURONS + "/graphs/{graph}.safetensors",
-    params:
-        stage=lambda wildcards: stage(EXPERIMENT.project(wildcards.graph)),
-    resources:
-        mem_mb=16_000,
-        runtime=720,
     log:
         LOGS + "/project/{model}/{task}-seed{seed}-{graph}.log",
     benchmark:
         COSTS + "/project/{model}/{task}-seed{seed}-{graph}.tsv"
+    resources:
+        mem_mb=16_000,
+        runtime=720,
+    params:
+        stage=lambda wildcards: stage(EXPERIMENT.project(wildcards.graph)),
     message:
         "project the collaboration graph {wildcards.graph} of {wildcards.model}"
     shell:

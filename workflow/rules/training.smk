@@ -5,7 +5,9 @@ RUN = "{model}/{task}/{variant}/seed{seed}"
 def graph_file(wildcards):
     """The graph that a variant reads: a list of none or one."""
     graph = EXPERIMENT.graph_of(wildcards.variant)
-    return [f"{NEURONS}/graphs/{graph}.safetensors".format(**wildcards)] if graph else []
+    return (
+        [f"{NEURONS}/graphs/{graph}.safetensors".format(**wildcards)] if graph else []
+    )
 
 
 def benchmark_files(wildcards):
@@ -23,7 +25,9 @@ def benchmark_files(wildcards):
 
 def benchmark_flags(wildcards):
     """The same as flags."""
-    return " ".join(f"--{name} {file}" for name, file in benchmark_files(wildcards).items())
+    return " ".join(
+        f"--{name} {file}" for name, file in benchmark_files(wildcards).items()
+    )
 
 
 rule train:
@@ -35,6 +39,14 @@ rule train:
         graph=graph_file,
     output:
         directory(RESULTS + "/runs/" + RUN),
+    log:
+        LOGS + "/train/" + RUN + ".log",
+    benchmark:
+        COSTS + "/train/" + RUN + ".tsv"
+    resources:
+        gpu=4,
+        mem_mb=200_000,
+        runtime=720,
     params:
         stage=lambda wildcards: stage(
             EXPERIMENT.training(wildcards.variant, int(wildcards.seed))
@@ -43,14 +55,6 @@ rule train:
         graph=lambda wildcards, input: f"--graph {input.graph}" if input.graph else "",
         method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
         checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
-    resources:
-        gpu=4,
-        mem_mb=200_000,
-        runtime=720,
-    log:
-        LOGS + "/train/" + RUN + ".log",
-    benchmark:
-        COSTS + "/train/" + RUN + ".tsv"
     message:
         "fine-tune {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
     shell:
@@ -66,17 +70,17 @@ rule evaluate:
         model=RESULTS + "/runs/" + RUN,
     output:
         RESULTS + "/metrics/" + RUN + ".jsonl",
-    params:
-        stage=stage(EXPERIMENT.evaluate()),
-        benchmarks=benchmark_flags,
-    resources:
-        gpu=1,
-        mem_mb=48_000,
-        runtime=240,
     log:
         LOGS + "/evaluate/" + RUN + ".log",
     benchmark:
         COSTS + "/evaluate/" + RUN + ".tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=240,
+    params:
+        stage=stage(EXPERIMENT.evaluate()),
+        benchmarks=benchmark_flags,
     message:
         "evaluate {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
     shell:
@@ -90,17 +94,17 @@ rule evaluate_base:
         model=lambda wildcards: model_folder(wildcards.model),
     output:
         RESULTS + "/metrics/{model}/{task}/base.jsonl",
-    params:
-        stage=stage(EXPERIMENT.evaluate()),
-        benchmarks=benchmark_flags,
-    resources:
-        gpu=1,
-        mem_mb=48_000,
-        runtime=240,
     log:
         LOGS + "/evaluate/{model}/{task}/base.log",
     benchmark:
         COSTS + "/evaluate/{model}/{task}/base.tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=240,
+    params:
+        stage=stage(EXPERIMENT.evaluate()),
+        benchmarks=benchmark_flags,
     message:
         "evaluate {wildcards.model} before fine-tuning"
     shell:
