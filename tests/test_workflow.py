@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fnsft.artifacts.training import read_training
+
 pytestmark = pytest.mark.workflow
 
 SMOKE = ["workflow/configs/tiny.yaml", "workflow/configs/smoke.yaml"]
+LABEL = "Tiny-0.9M"
 TARGET = "results/table1.tex"
 
 
@@ -74,7 +77,7 @@ def test_a_finished_experiment_has_nothing_to_do(finished: Path) -> None:
 
 def test_a_table_has_a_value_for_every_method_and_fraction(finished: Path) -> None:
     rows = list(csv.DictReader((finished / "results/table1.csv").open()))
-    found = {(row["method"], row["fraction"]) for row in rows if row["model"] == "Tiny-0.9M"}
+    found = {(row["method"], row["fraction"]) for row in rows if row["model"] == LABEL}
     wanted = {("base", ""), ("sft", ""), ("lora", "")}
     wanted |= {(method, "0.5") for method in ("gmt", "collab", "shuffled")}
     assert found == wanted
@@ -148,6 +151,43 @@ def test_a_failing_job_shows_its_reason_and_leaves_nothing(finished: Path, overl
     assert "n_train: expected at most" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (finished / "results/broken/data/math/seed0/train.jsonl").exists()
+
+
+def test_real_weights_and_real_problems_go_the_same_way(
+    repository: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """The configuration of SmolLM2 on a trained model of 260 thousand parameters."""
+    tree = copy_tree(repository, tmp_path / "clone")
+    overlay = tmp_path / "stories.yaml"
+    model = {"origin": "folder", "name": str(shared_data / "models/stories260k")}
+    config = {
+        "run": {"models": ["stories"]},
+        "models": {"stories": model},
+        "tasks": {"gsm8k-local": {"n_train": 32, "n_validation": 8, "n_test": 8}},
+        "training": {"max_tokens": 512},
+        "evaluation": {"max_new_tokens": 8, "gsm8k_limit": 4},
+    }
+    overlay.write_text(yaml.safe_dump(config))
+    arguments = ["--profile", "cpu", "--configfile", "workflow/configs/smollm2.yaml", str(overlay)]
+    done = snakemake(tree, *arguments, "--config", f"data_dir={shared_data}", "--", TARGET)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tree / "results/table1.csv").open()))
+    assert {row["method"] for row in rows} == {"base", "sft", "collab"}
+    runs = tree / "results/smollm2/runs/stories/gsm8k-local"
+    for variant in ("sft", "collab-p0.5"):
+        curve = read_training(runs / variant / "seed0").validation
+        assert curve[-1]["loss"] < curve[0]["loss"], variant
+
+
+def test_a_missing_data_file_is_named_before_anything_runs(
+    repository: Path, tmp_path: Path
+) -> None:
+    arguments = ["--profile", "cpu", "--configfile", "workflow/configs/smollm2.yaml"]
+    target = "results/smollm2/data/gsm8k-local/seed0/train.jsonl"
+    done = snakemake(repository, *arguments, "--config", f"data_dir={tmp_path}", "-n", "--", target)
+    assert done.returncode == 1
+    assert "Missing input files" in done.stderr
+    assert str(tmp_path / "gsm8k/train.jsonl") in done.stderr
 
 
 def test_a_typo_in_the_configuration_is_one_line_and_exit_code_2(repository: Path, overlay) -> None:

@@ -67,10 +67,15 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         seed=settings.seed,
         learning_rate=settings.learning_rate,
     )
-    with recorded_stage(settings, inputs, arguments.output) as record:
-        files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
-        done = fine_tune(files, settings, graph, identity, resume_from)
-        record.note(resumed_from=resume_from.name if resume_from else None)
+    files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
+    try:
+        with recorded_stage(settings, inputs, arguments.output) as record:
+            done = fine_tune(files, settings, graph, identity, resume_from)
+            record.note(resumed_from=resume_from.name if resume_from else None)
+    except InputError:
+        if not list(checkpoints.glob("checkpoint-*")):
+            shutil.rmtree(checkpoints)  # nothing to resume from
+        raise
     shutil.rmtree(checkpoints)
     print(
         f"{arguments.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "

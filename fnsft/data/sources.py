@@ -15,15 +15,13 @@ def fetch(settings: FetchSettings, output: Path) -> None:
     """Fetch to ``output``; what cannot be reached is an ``InputError`` that says how to go on."""
     with written_whole(output) as partial:
         try:
-            {"model": _model, "dataset": _dataset, "wheel": _wheel}[settings.kind](
-                settings, partial
-            )
+            FETCHERS[settings.kind](settings, partial)
         except Exception as error:
             # The clients raise dozens of classes; for the user they all mean one thing.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise InputError(
-                f"{settings.kind} {settings.name!r} could not be fetched ({reason:.200}); check the "
-                "name and the network, or put it in a local folder and say origin: folder"
+                f"{settings.kind} {settings.name!r} could not be fetched ({reason:.200}); check "
+                "the name and the network, or put it in a local folder and say origin: folder"
             ) from None
 
 

@@ -30,7 +30,8 @@ def claim(folder: Path, settings: TrainSettings, inputs: dict[str, Path]) -> Pat
         if different:
             raise InputError(
                 f"{folder}: holds the checkpoints of a run with other "
-                f"{_differences(found, owner)}; remove the folder to start anew, or go back to those settings"
+                f"{_differences(found, owner)}; remove the folder to start anew, or go back to "
+                "those settings"
             )
     else:
         write_json(record, owner)
