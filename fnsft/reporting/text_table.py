@@ -55,8 +55,9 @@ def _head(rows: Sequence[CsvRow]) -> str:
         "/".join(sorted({row[n] for row in rows if row[n]}, key=int))
         for n in ("n_items", "n_seeds")
     )
+    runs = "one seed" if seeds == "1" else f"{seeds} seeds"
     return (
-        f"{measured}; {items} items, {seeds} seeds, ± standard error; * best of its block; "
+        f"{measured}; {items} items, {runs}, ± standard error; * best of its block; "
         "† p chosen on validation"
     )
 
