@@ -37,7 +37,7 @@ def hyperedge_weights(sizes: np.ndarray, token_weights: np.ndarray, alpha: float
     """
     used = (sizes > 0) & (token_weights > 0)
     weights = np.zeros(len(sizes))
-    weights[used] = sizes[used] ** -alpha * token_weights[used]
+    weights[used] = sizes[used].astype(np.float64) ** -alpha * token_weights[used]
     with np.errstate(over="ignore", under="ignore"):
         rounded = weights.astype(np.float32)
     if not np.isfinite(rounded).all() or (rounded[used] < np.finfo(np.float32).tiny).any():

@@ -176,6 +176,7 @@ def trainer_arguments(settings: TrainSettings, folder: Path) -> SFTConfig:
         "eval_strategy": "no",
         "logging_steps": 1,
         "bf16": settings.bf16_autocast,
+        "use_cpu": not torch.accelerator.is_available(),
         "activation_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing": None,  # the deprecated name, which TRL sets
         "dataloader_pin_memory": torch.accelerator.is_available(),
