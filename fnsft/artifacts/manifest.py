@@ -13,7 +13,7 @@ from typing import Any
 
 from fnsft import __version__
 from fnsft.artifacts.identity import identity_of_input
-from fnsft.artifacts.storage import write_json
+from fnsft.artifacts.storage import manifest_path, write_json
 from fnsft.config.settings import Settings
 
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "numba", "scikit-learn")
@@ -28,11 +28,6 @@ class StageRun:
     def note(self, **findings: Any) -> None:
         """Record findings (JSON values) in the manifest."""
         self.notes.update(findings)
-
-
-def manifest_path(output: Path) -> Path:
-    """Return where the manifest of ``output`` lies."""
-    return output.with_name(output.name + ".manifest.json")
 
 
 @contextlib.contextmanager

@@ -12,12 +12,26 @@ from typing import Any
 from fnsft.errors import InputError
 
 
+def manifest_path(output: Path) -> Path:
+    """Return where the manifest of ``output`` lies."""
+    return output.with_name(output.name + ".manifest.json")
+
+
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` (file or folder) and rename it when all went well.
 
     On an error the sibling is removed and ``path`` stays as it was.
+
+    Raises
+    ------
+    InputError
+        When ``path`` is a folder with files that no stage made (there is no manifest beside
+        it), unless ``replace`` says that it may go.
     """
+    holds_files = path.is_dir() and any(file.is_file() for file in path.rglob("*"))
+    if holds_files and not replace and not manifest_path(path).exists():
+        raise InputError(f"{path}: holds files that fnsft did not make; name another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

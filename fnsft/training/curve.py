@@ -64,7 +64,7 @@ class ValidationCurve(TrainerCallback):
             self._add_point(state, given["model"])
         points_of(state)[-1]["epoch_end"] = True
         if best_point(points_of(state))["step"] == state.global_step:
-            with written_whole(self.best) as folder:
+            with written_whole(self.best, replace=True) as folder:
                 self.save(folder)
 
     def _add_point(self, state: TrainerState, model: torch.nn.Module) -> None:
