@@ -221,6 +221,15 @@ def _block(prefix: str, layer: int, block: nn.Module, d_model: int) -> MLPBlock:
             f"{prefix}: expected one activation module of {', '.join(layout.activations)}, "
             f"found {', '.join(activations) or 'none'}"
         )
+    others = [
+        path
+        for path, module in modules.items()
+        if path.startswith(("mlp.", "ffn."))
+        and isinstance(module, (nn.Linear, Conv1D))
+        and path not in layout.paths
+    ]
+    if others:  # for example a gate of another name, which would pass for a plain MLP
+        raise InputError(f"{prefix}: expected {', '.join(layout.paths)} alone, found {others[0]}")
     d_mlp, _ = _widths(f"{prefix}.{layout.down}", modules[layout.down])
     up_width = 2 * d_mlp if layout.gate == layout.up else d_mlp
     for path in layout.paths:

@@ -1,142 +1,208 @@
-"""Tokens and activation dumps: what is stored, and that batching does not change it."""
+"""Activation capture and the bit-packed dump."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from models import tiny_tokenizer
+from models import write_tiny_model
 from safetensors import safe_open
+from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from fnsft.artifacts.activations import open_dump, unpack_bits
-from fnsft.artifacts.storage import write_jsonl
+from fnsft.artifacts import activations
+from fnsft.artifacts.activations import (
+    ActivationDump,
+    DumpShape,
+    DumpWriter,
+    layer_file,
+    open_dump,
+    pack_bits,
+    unpack_bits,
+)
+from fnsft.artifacts.identity import model_identity
+from fnsft.artifacts.storage import read_json, write_jsonl
+from fnsft.cli.capture import require_space
 from fnsft.cli.main import main
 from fnsft.data.formats import Example
-from fnsft.data.tokens import encode, load_split
+from fnsft.data.tokens import encode, load_tokenizer
 from fnsft.errors import InputError
+from fnsft.neurons.capture import capture
 
-ROWS = [
-    {"prompt": f"Question: {'how many ' * (i % 5)}{i}?\nAnswer:", "completion": f" {i}\n#### {i}"}
-    for i in range(23)
-]
+PROMPTS = ("Ada has 3 apples.", "Q", "Write a function of two numbers, long" + " long" * 20, "no")
+ROWS = [{"prompt": f"{prompt}\nAnswer:", "completion": f" {prompt[::-1]}"} for prompt in PROMPTS]
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Path:
+def data(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     return tmp_path / "train.jsonl"
 
 
-def capture(model: Path, split: Path, output: Path, *flags: str) -> int:
-    paths = ["--model", str(model), "--data", str(split), "--output", str(output)]
+def run_capture(model: Path, data: Path, output: Path, *flags: str) -> int:
+    paths = ["--model", str(model), "--data", str(data), "--output", str(output)]
     return main(["capture", *paths, *flags])
 
 
-def bits_of(folder: Path, layer: int) -> np.ndarray:
-    dump = open_dump(folder)
-    bits = np.concatenate([unpack_bits(block) for block in dump.layer(layer)], axis=1)
-    return bits[:, : dump.shape.n_tokens].astype(bool)
+def bits_of(dump: ActivationDump, layer: int) -> np.ndarray:
+    """Return [tokens, neurons]."""
+    unpacked = np.concatenate([unpack_bits(block) for block in dump.layer(layer)], axis=1)
+    assert not unpacked[:, dump.shape.n_tokens :].any()
+    return unpacked[:, : dump.shape.n_tokens].T.astype(bool)
 
 
-def test_a_dump_holds_the_sign_of_every_gate(tiny_model_dir: Path, split: Path) -> None:
-    """Against a forward pass of every sample alone, with the gate computed by hand."""
-    output = split.parent / "dump"
-    assert capture(tiny_model_dir, split, output) == 0
-    dump = open_dump(output)
-    samples = load_split(split, tiny_tokenizer(), 1024).samples
-    assert dump.token_ids.tolist() == [token for sample in samples for token in sample.ids]
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
-    for layer, block in enumerate(model.model.layers):
-        gates: list[torch.Tensor] = []
-        handle = block.mlp.register_forward_pre_hook(
-            lambda module, inputs, gates=gates: gates.append(module.gate_proj(inputs[0])[0] > 0)
-        )
+def test_token_t_is_bit_t_mod_64_of_word_t_div_64() -> None:
+    bits = np.zeros((3, 70), dtype=bool)
+    bits[0, 0] = bits[1, 63] = bits[2, 65] = True
+    packed = pack_bits(bits)
+    assert packed.dtype == np.uint64
+    assert packed.tolist() == [[1, 0], [1 << 63, 0], [0, 2]]
+    assert np.array_equal(unpack_bits(packed)[:, :70], bits)
+
+
+def test_the_bits_are_those_of_forward_passes_one_sample_at_a_time(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """Padding left out, in the order of the data; the gate is computed by hand."""
+    assert run_capture(tiny_model_dir, data, tmp_path / "dump", "--batch-size", "3") == 0
+    dump = open_dump(tmp_path / "dump")
+    assert dump.model == model_identity(tiny_model_dir)
+    tokenizer = load_tokenizer(tiny_model_dir)
+    samples = [encode(tokenizer, Example(**row)).ids for row in ROWS]
+    assert dump.token_ids.dtype == np.int32
+    assert dump.token_ids.tolist() == [i for ids in samples for i in ids]
+    assert np.diff(dump.sample_offsets).tolist() == [len(ids) for ids in samples]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
+    for number, layer in enumerate(model.model.layers):
+        inputs: list[torch.Tensor] = []
+        handle = layer.mlp.register_forward_pre_hook(lambda _, x, to=inputs: to.append(x[0][0]))
         with torch.no_grad():
-            for sample in samples:
-                model(input_ids=torch.tensor([sample.ids]))
+            for ids in samples:
+                model(input_ids=torch.tensor([ids]))
         handle.remove()
-        assert (bits_of(output, layer) == torch.cat(gates).T.numpy()).all()
+        gate = functional.silu(torch.cat(inputs) @ layer.mlp.gate_proj.weight.T)
+        assert np.array_equal(bits_of(dump, number), (gate > 0).numpy())
 
 
-def test_the_bits_do_not_depend_on_the_batch(tiny_model_dir: Path, split: Path) -> None:
-    for size in ("1", "4", "23"):
-        assert capture(tiny_model_dir, split, split.parent / size, "--batch-size", size) == 0
-    for layer in (0, 1):
-        alone = bits_of(split.parent / "1", layer)
-        assert (bits_of(split.parent / "4", layer) == alone).all()
-        assert (bits_of(split.parent / "23", layer) == alone).all()
-
-
-def test_a_layer_in_several_blocks_opens_with_safetensors(
-    tiny_model_dir: Path, split: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("real", [False, True], ids=["random weights", "trained weights"])
+def test_the_bits_do_not_depend_on_the_batch_size(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, real: bool, request: pytest.FixtureRequest
 ) -> None:
-    capture(tiny_model_dir, split, split.parent / "whole")
-    monkeypatch.setattr("fnsft.artifacts.activations.MAX_BLOCK_TOKENS", 128)
-    capture(tiny_model_dir, split, split.parent / "parts")
-    with safe_open(split.parent / "parts/layer_000.safetensors", framework="numpy") as file:
-        assert len(file.keys()) > 2
-    for layer in (0, 1):
-        whole = bits_of(split.parent / "whole", layer)
-        assert (bits_of(split.parent / "parts", layer) == whole).all()
+    model = tiny_model_dir
+    if real:
+        model = request.getfixturevalue("shared_data") / "models" / "stories260k"
+    contents = []
+    for batch_size in (1, 2, 4):
+        folder = tmp_path / str(batch_size)
+        assert run_capture(model, data, folder, "--batch-size", str(batch_size)) == 0
+        contents.append([file.read_bytes() for file in sorted(folder.glob("layer_*"))])
+    assert contents[0] == contents[1] == contents[2]
 
 
-def test_training_ids_are_what_generation_meets() -> None:
-    tokenizer = tiny_tokenizer()
-    sample = encode(tokenizer, Example("Question: 1?\nAnswer:", " 1"))
-    assert list(sample.prompt_ids) == tokenizer("Question: 1?\nAnswer:")["input_ids"]
-    assert sample.completion_ids[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(sample.completion_ids[:-1]) == " 1"
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "MAX_BLOCK_TOKENS", 128)
 
 
-def test_samples_that_are_too_long_are_left_out_and_counted(split: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    everything = load_split(split, tokenizer, 1024)
-    limit = max(len(sample.ids) for sample in everything.samples) - 1
-    some = load_split(split, tokenizer, limit)
-    assert some.n_left_out > 0
-    assert len(some.samples) + some.n_left_out == len(ROWS)
-    assert all(len(sample.ids) <= limit for sample in some.samples)
-    with pytest.raises(InputError, match="at most max_tokens=3 tokens, found the shortest"):
-        load_split(split, tokenizer, 3)
-
-
-def test_a_row_without_its_fields_is_named(tiny_model_dir: Path, tmp_path: Path, capsys) -> None:
-    write_jsonl(tmp_path / "bad.jsonl", [ROWS[0], {"prompt": "?"}])
-    assert capture(tiny_model_dir, tmp_path / "bad.jsonl", tmp_path / "dump") == 2
-    assert "line 2: the field 'completion' is missing" in capsys.readouterr().err
-    assert not (tmp_path / "dump").exists()
-
-
-def test_nan_activations_are_named_and_leave_nothing(
-    tiny_model_dir: Path, split: Path, tmp_path: Path, capsys
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize(("n_tokens", "n_neurons"), [(300, 13), (256, 16), (1, 1), (129, 8)])
+def test_what_is_appended_in_pieces_of_any_size_is_read_back(
+    tmp_path: Path, n_tokens: int, n_neurons: int
 ) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    with torch.no_grad():
-        model.model.layers[1].mlp.gate_proj.weight[0, 0] = float("nan")
-    model.save_pretrained(tmp_path / "nan")
-    tiny_tokenizer().save_pretrained(tmp_path / "nan")
-    assert capture(tmp_path / "nan", split, tmp_path / "dump") == 2
-    assert "layer 1" in capsys.readouterr().err
-    assert not (tmp_path / "dump").exists()
-    assert not list(tmp_path.glob(".*partial*"))
+    rng = np.random.default_rng(0)
+    shape = DumpShape(n_layers=2, d_mlp=n_neurons, n_tokens=n_tokens)
+    bits = rng.random((2, n_tokens, n_neurons)) < 0.4
+    cuts = sorted(rng.integers(0, n_tokens + 1, size=6))
+    with DumpWriter(tmp_path, shape, "model") as writer:
+        for start, end in zip([0, *cuts], [*cuts, n_tokens], strict=True):
+            for layer in range(2):
+                writer.append(layer, bits[layer, start:end])
+    offsets = np.array([0, n_tokens])
+    activations.write_dump_tokens(tmp_path, shape, np.arange(n_tokens), offsets, "model")
+    dump = open_dump(tmp_path)
+    for layer in range(2):
+        assert np.array_equal(bits_of(dump, layer), bits[layer])
+        file = tmp_path / layer_file(layer)
+        with safe_open(file, framework="numpy") as opened:
+            assert opened.metadata() == {"kind": "activations", "schema": "1", "model": "model"}
+            blocks = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        assert sorted(blocks) == [f"block_{i:05d}" for i in range(-(-n_tokens // 128))]
+        assert all(block.dtype == np.uint64 for block in blocks.values())
+        assert sum(block.nbytes for block in blocks.values()) * 2 == shape.n_bytes
+        first = file.stat().st_size - shape.n_bytes // 2
+        assert first % 8 == 0  # words are aligned for those who map the file
 
 
-def test_a_disk_that_cannot_hold_the_dump_is_noticed_first(
-    tiny_model_dir: Path, split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+def test_buffers_stay_within_256_mib_and_blocks_are_whole_words() -> None:
+    for n_layers, d_mlp in [(1, 1), (4, 384), (32, 14_336), (80, 28_672), (1_000, 1 << 22)]:
+        block = DumpShape(n_layers, d_mlp, n_tokens=10**6).block_tokens
+        assert block % 64 == 0
+        assert block == 64 or n_layers * d_mlp * block / 8 <= 256 << 20
+    assert DumpShape(32, 14_336, 10**6).block_tokens == 4_672
+
+
+def test_a_nan_activation_is_bad_input_and_leaves_nothing_behind(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from shutil import _ntuple_diskusage
+    write_tiny_model(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model.model.layers[1].mlp.gate_proj.weight.data[0, 0] = torch.nan
+    model.save_pretrained(tmp_path / "model")
+    assert run_capture(tmp_path / "model", data, tmp_path / "dump") == 2
+    assert "layer 1 " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train.jsonl"]
 
-    full = _ntuple_diskusage(10**6, 10**6, 10)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
-    assert capture(tiny_model_dir, split, tmp_path / "dump") == 2
-    assert not (tmp_path / "dump").exists()
-    assert capsys.readouterr().err.strip().count("\n") <= 1
+
+def test_the_size_is_printed_first_and_noted(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_capture(tiny_model_dir, data, tmp_path / "dump") == 0
+    assert "MiB to write" in capsys.readouterr().err.splitlines()[0]
+    shape = open_dump(tmp_path / "dump").shape
+    notes = read_json(tmp_path / "dump.manifest.json")["notes"]
+    assert (notes["tokens"], notes["bytes"]) == (shape.n_tokens, shape.n_bytes)
 
 
-def test_the_manifest_has_the_cost(tiny_model_dir: Path, split: Path) -> None:
-    capture(tiny_model_dir, split, split.parent / "dump")
-    manifest = json.loads((split.parent / "dump.manifest.json").read_text())
-    assert manifest["wall_seconds"] > 0
-    assert manifest["peak_memory_mib"] > 10
+def test_a_dump_that_the_disk_cannot_hold_is_refused(tmp_path: Path) -> None:
+    require_space(tmp_path / "dump", 0)
+    with pytest.raises(InputError, match=r"room for 1,048,576\.0 GiB, found .* free"):
+        require_space(tmp_path / "dump", 1 << 50)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-8]),
+        lambda file: file.write_bytes(b"not safetensors"),
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes((file.parent / "tokens.safetensors").read_bytes()),
+    ],
+    ids=["truncated", "foreign", "missing", "another kind"],
+)
+def test_a_damaged_layer_is_refused(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, damage: Callable[[Path], Any]
+) -> None:
+    assert run_capture(tiny_model_dir, data, tmp_path / "dump") == 0
+    damage(tmp_path / "dump" / layer_file(1))
+    with pytest.raises(InputError, match=r"layer_001\.safetensors"):
+        list(open_dump(tmp_path / "dump").layer(1))
+
+
+def test_a_layer_of_another_dump_is_refused(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    assert run_capture(tiny_model_dir, data, tmp_path / "dump") == 0
+    write_jsonl(tmp_path / "short.jsonl", ROWS[:1])
+    assert run_capture(tiny_model_dir, tmp_path / "short.jsonl", tmp_path / "short") == 0
+    (tmp_path / "short" / layer_file(0)).replace(tmp_path / "dump" / layer_file(0))
+    with pytest.raises(InputError, match=r"layer_000\.safetensors: expected blocks of 64 neurons"):
+        list(open_dump(tmp_path / "dump").layer(0))
+
+
+def test_the_model_is_in_evaluation_mode_while_it_is_captured(tiny_model_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).train()
+    seen: list[bool] = []
+    capture(model, [(5, 6, 7)], 1, lambda *_: seen.append(model.model.layers[0].mlp.training))
+    assert seen == [False, False]

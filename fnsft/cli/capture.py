@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
         shape = DumpShape(len(blocks), blocks[0].d_mlp, split.n_tokens)
         with written_whole(arguments.output) as folder:
             folder.mkdir()
-            _require_space(arguments.output, shape.n_bytes)
+            require_space(arguments.output, shape.n_bytes)
             print(f"{arguments.output}: {_size(shape.n_bytes)} to write", file=sys.stderr)
             offsets = np.cumsum([0, *map(len, samples)])
             write_dump_tokens(folder, shape, np.concatenate(samples), offsets, identity)
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
     )
 
 
-def _require_space(output: Path, n_bytes: int) -> None:
+def require_space(output: Path, n_bytes: int) -> None:
     """Refuse when the disk of ``output`` has less than this free."""
     import shutil
 
@@ -74,4 +74,5 @@ def _require_space(output: Path, n_bytes: int) -> None:
 
 
 def _size(n_bytes: int) -> str:
-    return f"{n_bytes / (1 << 20):,.1f} MiB"
+    mib = n_bytes / (1 << 20)
+    return f"{mib:,.1f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
