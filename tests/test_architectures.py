@@ -152,7 +152,10 @@ def test_fused_halves_are_disjoint_row_blocks_that_share_memory() -> None:
     model = model_of("Phi3")
     gate, up, _ = mlp_matrices(model)[:3]
     assert gate.parameter is up.parameter
-    assert (gate.name.rpartition("weight")[2], up.name.rpartition("weight")[2]) == ("[gate]", "[up]")
+    assert (gate.name.rpartition("weight")[2], up.name.rpartition("weight")[2]) == (
+        "[gate]",
+        "[up]",
+    )
     marks = torch.zeros_like(gate.parameter)
     gate.view(marks).fill_(1)
     up.view(marks).fill_(2)

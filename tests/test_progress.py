@@ -44,6 +44,16 @@ def test_the_time_left_is_that_of_the_jobs_to_come(
     assert told[3] == "[  1/3] start  do train; about 2 min left"
 
 
+def test_no_time_is_told_before_the_common_jobs_are_timed(clock: list[float], capsys) -> None:
+    lines = ProgressLines()
+    lines.emit(record("run_info", stats={"prepare": 1, "train": 9}))
+    lines.emit(record("job_started", jobs=[1]))
+    start(lines, 1, "prepare")
+    clock[0] = 1
+    lines.emit(record("job_finished", job_id=1))
+    assert "left" not in capsys.readouterr().err
+
+
 def test_a_dry_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines()
     start(lines, 1, "train")

@@ -12,7 +12,8 @@ class ProgressLines(logging.Handler):
     """Prints a line when a job starts, ends or fails; reads the fields of Snakemake's events.
 
     The time left is the sum over the jobs to come of the mean duration of their rule so far
-    (of all rules, where none has ended yet), divided by the mean number of jobs at a time.
+    (of all rules, where none has ended yet), divided by the mean number of jobs at a time. It
+    is told once jobs have ended of the rules that at least half of the jobs to come belong to.
     """
 
     def __init__(self) -> None:
@@ -68,12 +69,14 @@ class ProgressLines(logging.Handler):
 
     def _left(self) -> str:
         known = [seconds for rule in self.durations.values() for seconds in rule]
-        if not known or self.done >= self.total:
+        waiting = {rule: n for rule, n in self.waiting.items() if n > 0}
+        timed = sum(n for rule, n in waiting.items() if rule in self.durations)
+        if not known or self.done >= self.total or 2 * timed < sum(waiting.values()):
             return ""
         now = time.monotonic()
         typical = {rule: sum(seen) / len(seen) for rule, seen in self.durations.items()}
         overall = sum(known) / len(known)
-        work = sum(n * typical.get(rule, overall) for rule, n in self.waiting.items() if n > 0)
+        work = sum(n * typical.get(rule, overall) for rule, n in waiting.items())
         for rule, _, begun in self.running.values():
             work += max(0.0, typical.get(rule, overall) - (now - begun))
         at_a_time = max(1.0, sum(known) / (now - self.started))
