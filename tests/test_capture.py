@@ -9,7 +9,6 @@ import pytest
 import torch
 from models import write_tiny_model
 from safetensors import safe_open
-from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from fnsft.artifacts import activations
@@ -62,43 +61,51 @@ def test_token_t_is_bit_t_mod_64_of_word_t_div_64() -> None:
     assert np.array_equal(unpack_bits(packed)[:, :70], bits)
 
 
-def test_the_bits_are_those_of_forward_passes_one_sample_at_a_time(
-    tiny_model_dir: Path, data: Path, tmp_path: Path
-) -> None:
-    """Padding left out, in the order of the data; the gate is computed by hand."""
-    assert run_capture(tiny_model_dir, data, tmp_path / "dump", "--batch-size", "3") == 0
-    dump = open_dump(tmp_path / "dump")
-    assert dump.model == model_identity(tiny_model_dir)
-    tokenizer = load_tokenizer(tiny_model_dir)
-    samples = [encode(tokenizer, Example(**row)).ids for row in ROWS]
-    assert dump.token_ids.dtype == np.int32
-    assert dump.token_ids.tolist() == [i for ids in samples for i in ids]
-    assert np.diff(dump.sample_offsets).tolist() == [len(ids) for ids in samples]
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
-    for number, layer in enumerate(model.model.layers):
+def gates_of(folder: Path, samples: list[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Return what a Llama's gates compute, one sample at a time, [tokens, neurons] a layer."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    gates = []
+    for layer in model.model.layers:
         inputs: list[torch.Tensor] = []
         handle = layer.mlp.register_forward_pre_hook(lambda _, x, to=inputs: to.append(x[0][0]))
         with torch.no_grad():
             for ids in samples:
                 model(input_ids=torch.tensor([ids]))
         handle.remove()
-        gate = functional.silu(torch.cat(inputs) @ layer.mlp.gate_proj.weight.T)
-        assert np.array_equal(bits_of(dump, number), (gate > 0).numpy())
+        gates.append(torch.cat(inputs) @ layer.mlp.gate_proj.weight.T)
+    return gates
 
 
-@pytest.mark.parametrize("real", [False, True], ids=["random weights", "trained weights"])
-def test_the_bits_do_not_depend_on_the_batch_size(
-    tiny_model_dir: Path, data: Path, tmp_path: Path, real: bool, request: pytest.FixtureRequest
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("trained", [False, True], ids=["random weights", "trained weights"])
+def test_the_bits_are_those_of_single_samples_whatever_the_batch_size(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    trained: bool,
+    batch_size: int,
+    request: pytest.FixtureRequest,
 ) -> None:
-    model = tiny_model_dir
-    if real:
-        model = request.getfixturevalue("shared_data") / "models" / "stories260k"
-    contents = []
-    for batch_size in (1, 2, 4):
-        folder = tmp_path / str(batch_size)
-        assert run_capture(model, data, folder, "--batch-size", str(batch_size)) == 0
-        contents.append([file.read_bytes() for file in sorted(folder.glob("layer_*"))])
-    assert contents[0] == contents[1] == contents[2]
+    """Padding left out, in the order of the data.
+
+    A matrix product's last bits depend on its shape, so that a gate within rounding of 0 may
+    fall to either side: one of 211,560 bits of the trained model, at 1.3e-6, did.
+    """
+    folder = tiny_model_dir
+    if trained:
+        folder = request.getfixturevalue("shared_data") / "models" / "stories260k"
+    assert run_capture(folder, data, tmp_path / "dump", "--batch-size", str(batch_size)) == 0
+    dump = open_dump(tmp_path / "dump")
+    assert dump.model == model_identity(folder)
+    tokenizer = load_tokenizer(folder)
+    samples = [encode(tokenizer, Example(**row)).ids for row in ROWS]
+    assert dump.token_ids.dtype == np.int32
+    assert dump.token_ids.tolist() == [i for ids in samples for i in ids]
+    assert np.diff(dump.sample_offsets).tolist() == [len(ids) for ids in samples]
+    for number, gate in enumerate(gates_of(folder, samples)):
+        unclear = (gate.abs() < 1e-4).numpy()
+        assert unclear.mean() < 1e-3
+        assert np.array_equal(bits_of(dump, number) | unclear, (gate > 0).numpy() | unclear)
 
 
 @pytest.fixture
