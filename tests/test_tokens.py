@@ -67,8 +67,11 @@ def test_only_a_beginning_of_sequence_is_put_around_a_prompt(
     assert encoded.completion_ids[-1] == END
 
 
-def test_an_end_of_sequence_that_is_written_in_the_prompt_stays() -> None:
-    assert encode(tiny_tokenizer(), Example("Ada</s>", "x")).prompt_ids[-1] == END
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
+def test_an_end_of_sequence_that_is_written_in_the_prompt_stays(template: str) -> None:
+    encoded = encode(tokenizer_adding(template), Example("Ada</s>", "x"))
+    assert encoded.prompt_ids[-1] == END
+    assert encoded.prompt_ids.count(END) == 1
 
 
 def test_an_empty_prompt_keeps_its_beginning_of_sequence() -> None:

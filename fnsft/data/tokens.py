@@ -58,17 +58,21 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
     """Tokenise prompt and completion apart, as generation does.
 
-    The prompt has what the tokenizer puts around a text (a beginning of sequence, if it adds
-    one) but no end of sequence after it; the completion has no such tokens, and the end.
+    The prompt has what the tokenizer puts before a text (a beginning of sequence, if it adds
+    one) but nothing after it; the completion has no such tokens, and the end of sequence.
     """
     prompt = tokenizer(example.prompt)["input_ids"]
-    text = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
-    end = tokenizer.eos_token_id
-    # In some tokenizers the beginning of sequence has the same id; one token stays.
-    if len(prompt) > max(1, len(text)) and prompt[-1] == end and text[-1:] != [end]:
-        prompt = prompt[:-1]
+    prompt = prompt[: len(prompt) - _tokens_after_a_text(tokenizer)]
     completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    return Encoded(tuple(prompt), (*completion, end))
+    return Encoded(tuple(prompt), (*completion, tokenizer.eos_token_id))
+
+
+def _tokens_after_a_text(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Count what the tokenizer adds behind any text, by the text "a"."""
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(text)] == text)
+    return len(whole) - start - len(text)
 
 
 def load_split(path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> EncodedSplit:
