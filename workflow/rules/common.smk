@@ -13,6 +13,7 @@ from fnsft.config.stages import (
 from snakemake.settings.enums import Quietness
 from snakemake.utils import min_version
 
+from fnsft.artifacts.storage import existing
 from fnsft.config.experiment import Experiment
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
@@ -24,13 +25,18 @@ min_version("9.27")
 configfile: "config.yaml"
 
 
+def refuse(error):
+    """End with one line and the exit code of bad input, before anything is planned."""
+    print(f"configuration: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
 try:
     validate(config)
     EXPERIMENT = Experiment(config)
     EXPERIMENT.check()
 except InputError as error:
-    print(f"configuration: {error}", file=sys.stderr)
-    sys.exit(2)
+    refuse(error)
 
 if workflow.is_main_process and Quietness.RULES in (
     workflow.output_settings.quiet or ()
@@ -91,6 +97,27 @@ def data_file(task, name):
     below = Path(DATA_DIR) / name
     beside = Path(DATA_DIR) / Path(name).name
     return str(beside if beside.exists() and not below.exists() else below)
+
+
+def users_files():
+    """The files and folders that the user, and no rule, provides for the run."""
+    selection = EXPERIMENT.selection()
+    task = EXPERIMENT.task(selection.task)
+    names = [name for name in (task.train, task.test, task.cloze) if name]
+    files = [data_file(selection.task, name) for name in names]
+    models = [
+        name for name in selection.models if EXPERIMENT.model(name).origin == "folder"
+    ]
+    return (files if task.origin == "folder" else []) + [
+        model_folder(m) for m in models
+    ]
+
+
+try:
+    for path in users_files():
+        existing(Path(path))
+except InputError as error:
+    refuse(error)
 
 
 def runs_of(selection):
