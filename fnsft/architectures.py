@@ -221,22 +221,7 @@ def _block(prefix: str, layer: int, block: nn.Module, d_model: int) -> MLPBlock:
             f"{prefix}: expected one activation module of {', '.join(layout.activations)}, "
             f"found {', '.join(activations) or 'none'}"
         )
-    others = [
-        path
-        for path, module in modules.items()
-        if path.startswith(("mlp.", "ffn."))
-        and isinstance(module, (nn.Linear, Conv1D))
-        and path not in layout.paths
-    ]
-    if others:  # for example a gate of another name, which would pass for a plain MLP
-        raise InputError(f"{prefix}: expected {', '.join(layout.paths)} alone, found {others[0]}")
-    d_mlp, _ = _widths(f"{prefix}.{layout.down}", modules[layout.down])
-    up_width = 2 * d_mlp if layout.gate == layout.up else d_mlp
-    for path in layout.paths:
-        expected = (d_mlp, d_model) if path == layout.down else (d_model, up_width)
-        found = _widths(f"{prefix}.{path}", modules[path])
-        if found != expected:
-            raise InputError(f"{prefix}.{path}: expected widths in, out {expected}, found {found}")
+    d_mlp = _checked_width(prefix, layout, modules, d_model)
     return MLPBlock(
         layer=layer,
         d_mlp=d_mlp,
@@ -265,6 +250,23 @@ def _layout(prefix: str, modules: dict[str, nn.Module]) -> Layout:
         f"{prefix}: expected one of {looked_for}; found {', '.join(leaves)}; "
         "add the architecture to fnsft.architectures.LAYOUTS"
     )
+
+
+def _checked_width(prefix: str, layout: Layout, modules: dict[str, nn.Module], d_model: int) -> int:
+    """Return ``d_mlp`` once the projections fit each other and there are no further ones."""
+    for path, module in modules.items():
+        linear = isinstance(module, (nn.Linear, Conv1D))
+        if linear and path.startswith(("mlp.", "ffn.")) and path not in layout.paths:
+            # For example a gate of another name, which would pass for a plain MLP.
+            raise InputError(f"{prefix}: expected {', '.join(layout.paths)} alone, found {path}")
+    d_mlp, _ = _widths(f"{prefix}.{layout.down}", modules[layout.down])
+    up_width = 2 * d_mlp if layout.gate == layout.up else d_mlp
+    for path in layout.paths:
+        expected = (d_mlp, d_model) if path == layout.down else (d_model, up_width)
+        found = _widths(f"{prefix}.{path}", modules[path])
+        if found != expected:
+            raise InputError(f"{prefix}.{path}: expected widths in, out {expected}, found {found}")
+    return d_mlp
 
 
 def _widths(path: str, module: Any) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from fnsft.artifacts.activations import (
 )
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.storage import read_json, write_jsonl
+from fnsft.artifacts.tensors import Header
 from fnsft.cli.capture import require_space
 from fnsft.cli.main import main
 from fnsft.data.formats import Example
@@ -133,7 +134,7 @@ def test_what_is_appended_in_pieces_of_any_size_is_read_back(
         assert np.array_equal(bits_of(dump, layer), bits[layer])
         file = tmp_path / layer_file(layer)
         with safe_open(file, framework="numpy") as opened:
-            assert opened.metadata() == {"kind": "activations", "schema": "1", "model": "model"}
+            assert opened.metadata() == Header("activations", 1, "model").as_metadata()
             blocks = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         assert sorted(blocks) == [f"block_{i:05d}" for i in range(-(-n_tokens // 128))]
         assert all(block.dtype == np.uint64 for block in blocks.values())

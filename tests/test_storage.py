@@ -90,6 +90,16 @@ def test_a_tensor_file_says_what_it_is(tmp_path: Path, arguments, message) -> No
             read_tensors(path, *arguments)
 
 
+def test_equal_tensors_give_equal_bytes_that_others_can_read(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for file in files:
+        write_tensors(file, Header("graph", 1, "m1"), {"x": np.arange(3), "y": np.ones(2)})
+    assert len({sha256_of(file) for file in files}) == 1
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert files[0].stat().st_mode == usual.stat().st_mode
+
+
 def test_a_manifest_tells_how_its_output_came_to_be(tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("data")

@@ -36,12 +36,22 @@ def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
+        _open_as_usual(partial)
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
     except BaseException:
         _remove(partial)
         raise
+
+
+def _open_as_usual(path: Path) -> None:
+    """Give files the mode of new files; safetensors leaves them to their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _remove(path: Path) -> None:

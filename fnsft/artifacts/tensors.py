@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,8 @@ from safetensors.numpy import save_file
 
 from fnsft.artifacts.storage import existing, written_whole
 from fnsft.errors import InputError
+
+METADATA_KEY = "fnsft"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +30,16 @@ class Header:
     model: str
 
     def as_metadata(self) -> dict[str, str]:
-        """Return the header as safetensors metadata, whose values are texts."""
-        return {name: str(value) for name, value in dataclasses.asdict(self).items()}
+        """Return the header as safetensors metadata: one key, whose order cannot vary."""
+        return {METADATA_KEY: json.dumps(dataclasses.asdict(self))}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str] | None, path: Path) -> Self:
         """Read the header from safetensors metadata."""
         try:
-            found = metadata or {}
-            return cls(kind=found["kind"], schema=int(found["schema"]), model=found["model"])
-        except (KeyError, ValueError):
+            found = json.loads((metadata or {})[METADATA_KEY])
+            return cls(kind=found["kind"], schema=found["schema"], model=found["model"])
+        except (KeyError, ValueError, TypeError):
             raise InputError(f"{path}: expected an artefact of fnsft, found another file") from None
 
     def require(self, kind: str, schema: int, model: str | None, path: Path) -> None:
