@@ -148,6 +148,18 @@ def test_the_best_epoch_is_what_is_saved(tiny_model_dir: Path, data: Path, tmp_p
     assert perplexity == pytest.approx(record.best_validation_perplexity, rel=1e-6)
 
 
+def test_training_samples_that_are_too_long_are_counted(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = load_split(data / "train.jsonl", load_tokenizer(tiny_model_dir), 1024).samples
+    limit = max(len(sample.ids) for sample in samples) - 1
+    too_long = sum(len(sample.ids) > limit for sample in samples)
+    assert train(tiny_model_dir, data, tmp_path / "run", max_tokens=limit) == 0
+    notes = json.loads((tmp_path / "run.manifest.json").read_text())["notes"]
+    assert notes["train_samples_left_out"] == too_long > 0
+    assert f"{too_long} longer samples left out" in capsys.readouterr().err
+
+
 def test_the_curve_has_about_as_many_points_as_asked(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:

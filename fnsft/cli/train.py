@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
     try:
         with recorded_stage(settings, inputs, arguments.output) as record:
-            done = fine_tune(files, settings, graph, identity, resume_from)
+            done = fine_tune(files, settings, graph, identity, resume_from, record)
             record.note(resumed_from=resume_from.name if resume_from else None)
     except InputError:
         if not list(checkpoints.glob("checkpoint-*")):
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     shutil.rmtree(checkpoints)
     print(
         f"{arguments.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
-        f"{done.best_epoch}, validation perplexity {done.best_validation_perplexity:.4f}",
+        f"{done.best_epoch}, validation perplexity {done.best_validation_perplexity:.4f}; "
+        f"{record.notes['train_samples_left_out']} longer samples left out",
         file=sys.stderr,
     )

@@ -23,7 +23,7 @@ from trl import SFTConfig
 
 from fnsft.architectures import mlp_matrices
 from fnsft.artifacts.graphs import CollaborationGraph
-from fnsft.artifacts.manifest import peak_memory_mib
+from fnsft.artifacts.manifest import StageRun, peak_memory_mib
 from fnsft.artifacts.storage import written_whole
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.config.stages import MASKED_METHODS, TrainSettings
@@ -52,13 +52,20 @@ def fine_tune(
     graph: CollaborationGraph | None,
     run: Run,
     resume_from: Path | None,
+    stage: StageRun,
 ) -> TrainingRecord:
-    """Train, keep the best epoch, and write the model folder with its ``training.json``."""
+    """Train, keep the best epoch, and write the model folder with its ``training.json``.
+
+    ``stage`` is noted the samples that were left out because of their length.
+    """
     clock = time.perf_counter()
     set_seed(settings.seed)
     tokenizer = load_tokenizer(files.model)
     train = load_split(files.data / "train.jsonl", tokenizer, settings.max_tokens)
     validation = load_split(files.data / "validation.jsonl", tokenizer, settings.max_tokens)
+    stage.note(
+        train_samples_left_out=train.n_left_out, validation_samples_left_out=validation.n_left_out
+    )
     model = AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
     choose_trainable(model, settings)
     trainer = MaskedTrainer(
