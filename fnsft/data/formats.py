@@ -5,14 +5,14 @@ begin, and the completion starts with its own white space, so that tokenising th
 in training gives the ids that a model meets when it answers.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fnsft.artifacts.storage import existing
+from fnsft.artifacts.rows import numbered_rows
+from fnsft.artifacts.storage import read_json
 from fnsft.errors import InputError
 
 
@@ -59,25 +59,15 @@ def without_annotations(example: Example) -> Example:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a ``.json`` list or ``.jsonl`` file; every row is an object."""
-    text = existing(path).read_text()
-    if not text.strip():
+    numbered = list(
+        enumerate(read_json(path), start=1) if path.suffix == ".json" else numbered_rows(path)
+    )
+    if not numbered:
         raise InputError(f"{path}: expected at least one row, found an empty file")
-    if path.suffix == ".json":
-        numbered = list(enumerate(_parsed(text, f"{path}"), start=1))
-    else:
-        lines = enumerate(text.splitlines(), start=1)
-        numbered = [(n, _parsed(line, f"{path} line {n}")) for n, line in lines if line.strip()]
     for number, row in numbered:
         if not isinstance(row, dict):
             raise InputError(f"{path} row {number}: expected an object, found {row!r:.60}")
     return [row for _, row in numbered]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected JSON, found {text!r:.60} ({error.msg})") from None
 
 
 def read_examples(path: Path, format: str) -> list[Example]:

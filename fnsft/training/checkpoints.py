@@ -20,7 +20,7 @@ def claim(folder: Path, settings: TrainSettings, inputs: dict[str, Path]) -> Pat
     """
     owner: dict[str, Any] = {
         "stage_version": settings.version,
-        "settings": _as_json(dataclasses.asdict(settings)),
+        "settings": dataclasses.asdict(settings),
         "inputs": {name: _content(path) for name, path in inputs.items()},
     }
     record = folder / "run.json"
@@ -50,7 +50,3 @@ def _differences(found: dict[str, Any], owner: dict[str, Any]) -> str:
         if changed:
             return f"{section} ({', '.join(changed)})"
     return "stage version"
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}

@@ -39,10 +39,10 @@ def build_policy(
 
 def build_affinities(settings: TrainSettings, graph: CollaborationGraph) -> list[Affinity]:
     """Return one affinity a layer; ``shuffled`` permutes the neurons of the kNN affinity."""
+    if settings.affinity == "cluster":
+        raise InputError("affinity 'cluster' is not available yet; take knn, dense or shuffled")
     affinities = []
     for number, layer in enumerate(graph.layers):
-        if settings.affinity == "cluster":
-            raise InputError("affinity 'cluster' is not available yet; take knn, dense or shuffled")
         if settings.affinity == "dense":
             affinity = dense_affinity(layer.indptr, layer.indices, layer.weights)
         else:

@@ -60,10 +60,9 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def with_origin(catalogue, origin):
-    """The names of a catalogue's entries of one origin."""
-    entry = {"models": EXPERIMENT.model, "tasks": EXPERIMENT.task}[catalogue]
-    return one_of(name for name in config[catalogue] if entry(name).origin == origin)
+def models_from(origin):
+    """A wildcard's pattern that matches the models of one origin."""
+    return one_of(m for m in config["models"] if EXPERIMENT.model(m).origin == origin)
 
 
 wildcard_constraints:

@@ -13,7 +13,7 @@ rule fetch_model:
     log:
         LOGS + "/fetch_model/{model}.log",
     wildcard_constraints:
-        model=with_origin("models", "hub"),
+        model=models_from("hub"),
     params:
         stage=lambda wildcards: stage(
             FetchSettings(
@@ -53,7 +53,7 @@ rule convert:
     benchmark:
         COSTS + "/convert/{model}.tsv"
     wildcard_constraints:
-        model=with_origin("models", "gguf-wheel"),
+        model=models_from("gguf-wheel"),
     resources:
         mem_mb=8_000,
         runtime=30,
@@ -114,7 +114,7 @@ rule pretrain:
     benchmark:
         COSTS + "/pretrain/{model}.tsv"
     wildcard_constraints:
-        model=with_origin("models", "pretrain"),
+        model=models_from("pretrain"),
     resources:
         mem_mb=2_000,
         runtime=30,
