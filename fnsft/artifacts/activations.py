@@ -162,13 +162,28 @@ def write_dump_tokens(
 
 @dataclass(frozen=True, eq=False)
 class LayerBits:
-    """One layer of a dump: iterating reads its blocks, [N, W] uint64, one after the other."""
+    """One layer of a dump, read block after block, all neurons or some of them."""
 
     path: Path
     shape: DumpShape
     model: str
 
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of the layer."""
+        return self.shape.d_mlp
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the dump."""
+        return self.shape.n_tokens
+
     def __iter__(self) -> Iterator[np.ndarray]:
+        """Read the blocks, [N, W] uint64, one after the other."""
+        return self.rows(0, self.shape.d_mlp)
+
+    def rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Read neurons ``start`` to ``stop`` of every block, [stop − start, W] uint64."""
         with open_tensors(self.path, LAYER_KIND, SCHEMA, self.model) as (_, file):
             names = sorted(file.keys())
             found = [tuple(file.get_slice(name).get_shape()) for name in names]
@@ -179,7 +194,7 @@ class LayerBits:
                     f"for {self.shape.n_tokens} tokens, found {found[:3]}; capture anew"
                 )
             for name in names:
-                yield file.get_tensor(name)
+                yield file.get_slice(name)[start:stop]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from fnsft.errors import InputError
 
 Method = Literal["sft", "lora", "projections-only", "random", "highest", "gmt", "collab"]
 MASKED_METHODS: tuple[str, ...] = ("random", "highest", "gmt", "collab")
-Affinity = Literal["knn", "cluster", "dense", "shuffled"]
+Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
+CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class PretrainSettings(Settings):
                 f"d_model: expected a multiple of {2 * self.n_heads} (an even width for each of "
                 f"n_heads={self.n_heads}), found {self.d_model}"
             )
+
+
+@dataclass(frozen=True)
+class TwinSettings(Settings):
+    """A model's control: the same shape and tokenizer, weights drawn anew (ours)."""
+
+    stage: ClassVar[str] = "twin"
+
+    seed: int = setting(0, "seed of the initialisation", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,9 @@ class CaptureSettings(Settings):
     batch_size: int = setting(16, "samples a forward pass", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
     dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the forward pass")
+    sampled_tokens: int = setting(
+        0, "tokens, evenly spaced, whose activation values are kept as float16", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -121,12 +134,66 @@ class ProjectSettings(Settings):
     """The hypergraph of activated neurons, projected to a weighted graph (2026)."""
 
     stage: ClassVar[str] = "project"
+    version: ClassVar[int] = 2
 
     alpha: float = setting(2.5, "exponent of the hyperedge size (2026)", minimum=0)
     beta: float = setting(1.3, "exponent of the token's frequency rank (2026)", minimum=0)
     drop_top_tokens: int = setting(3, "most frequent tokens without hyperedge (2026)", minimum=0)
     k_max: int = setting(64, "largest weights kept a neuron (ours)", above=0)
     dense: bool = setting(False, "keep all weights, for the ablation without kNN")
+    normalise: Literal["none", "cosine", "degree"] = setting(
+        "none", "raw weights (2026), or divided by the root of both neurons' mass or degree (ours)"
+    )
+    documents: Literal["all", "even", "odd"] = setting(
+        "all", "samples that make hyperedges: all, or one of two disjoint halves (ours)"
+    )
+    shuffle_tokens: bool = setting(
+        False, "permute every neuron's bits over the tokens: the null of no co-activation (ours)"
+    )
+    seed: int = setting(0, "seed of shuffle_tokens", minimum=0)
+
+
+@dataclass(frozen=True)
+class ClusterSettings(Settings):
+    """A spectral clustering of every layer's kNN graph (2025; its numbers are ours)."""
+
+    stage: ClassVar[str] = "cluster"
+
+    k: int = setting(20, "neighbours of the kNN graph", above=0)
+    n_eigenvectors: int = setting(32, "non-trivial eigenvectors of the Laplacian", above=0)
+    n_clusters: int = setting(32, "clusters of k-means before any is split", above=0)
+    min_entropy_bits: float = setting(
+        4.0, "split the largest cluster until the partition carries this; 0: never", minimum=0
+    )
+    seed: int = setting(0, "seed of k-means and of the eigensolver's start", minimum=0)
+
+
+@dataclass(frozen=True)
+class MeasureSettings(Settings):
+    """Whether a graph and its clusters mean anything: scores, agreement, hubs (ours, 2025)."""
+
+    stage: ClassVar[str] = "measure"
+
+    k: int = setting(20, "neighbours of the kNN graph", above=0)
+    shuffle_tokens: bool = setting(
+        False, "permute every neuron's bits over the unseen tokens too (the null)"
+    )
+    seed: int = setting(0, "seed of k-means on the parameters and of shuffle_tokens", minimum=0)
+
+
+@dataclass(frozen=True)
+class OverlapSettings(Settings):
+    """What the graph changes about a mask, on gradients of the untrained model (ours)."""
+
+    stage: ClassVar[str] = "overlap"
+
+    fraction: float = setting(0.7, "share p of each MLP matrix that survives", above=0, maximum=1)
+    lam: float = setting(0.5, "weight λ of the neighbours in the score", minimum=0, maximum=1)
+    k: int = setting(20, "neighbours of the kNN affinity", above=0)
+    batches: int = setting(8, "batches whose gradients are masked", above=0)
+    batch_size: int = setting(16, "samples a batch", above=0)
+    max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
+    seed: int = setting(0, "seed of the masks and of the shuffled graph", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -144,6 +211,7 @@ class TrainSettings(Settings):
     )
     affinity: Affinity | None = setting(None, "how the graph's neighbours weigh in (collab)")
     k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
+    mutual: bool = setting(False, "keep a neighbour only when both are each other's (ours)")
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
     rescale: bool = setting(False, "random: divide the survivors by p (Child-Tuning-F)")
     applies_to: Literal["gradient", "update"] = setting(
@@ -237,14 +305,32 @@ class TableSettings(Settings):
         _check_labels(self.models, self.model_labels)
 
 
+FigureKind = Literal[
+    "perplexity",  # validation perplexity over epochs (2026)
+    "sweep",  # validation perplexity over hyperparameters
+    "agreement",  # Rand and adjusted Rand by layer
+    "structure",  # Score over Null, modularity, kNN overlap and hubs by layer
+    "overlap",  # what the graph changes about a mask, by layer
+    "scores",  # histograms of Score over Null
+    "activations",  # distributions of sampled neurons' activations (A.2)
+    "influence",  # token influence by rank for several β (A.3)
+    "clusters",  # t-SNE of the spectral embedding
+]
+
+
 @dataclass(frozen=True)
 class FigureSettings(Settings):
-    """Validation perplexity over epochs: one panel a model, one line a method and fraction."""
+    """One figure of a kind, drawn from the files that the kind asks for."""
 
     stage: ClassVar[str] = "figure"
 
+    kind: FigureKind = setting("perplexity", "what is drawn")
     models: tuple[str, ...] = setting((), "models, in the order of the panels")
     methods: tuple[str, ...] = setting((), "methods, in the order of the legend")
+    axes: tuple[str, ...] = setting((), "sweep: the hyperparameter that each input varies")
+    values: tuple[float, ...] = setting((), "sweep: its value in each input")
+    betas: tuple[float, ...] = setting((0.0, 0.65, 1.3, 2.0), "influence: the exponents", minimum=0)
+    layers: tuple[int, ...] = setting((), "clusters, activations: layers; four when absent")
     model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
 
     def __post_init__(self) -> None:
