@@ -150,11 +150,11 @@ def mlp_matrices(model: nn.Module) -> list[MLPMatrix]:
 
 @contextlib.contextmanager
 def neuron_activity(model: nn.Module, record: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Call ``record(layer, activated)`` for every layer of every forward pass in the context.
+    """Call ``record(layer, values)`` for every layer of every forward pass in the context.
 
-    ``activated`` is bool [batch · positions, N], sequence after sequence, padding included:
-    act(gate(x)) > 0 in a gated MLP, act(up(x)) > 0, the input of down, in a plain one. Each
-    layer's tensor can be packed and dropped before the next is made.
+    ``values`` is [batch · positions, N], sequence after sequence, padding included:
+    act(gate(x)) in a gated MLP, act(up(x)), the input of down, in a plain one; a neuron is
+    activated where it is positive. Each layer's can be dropped before the next is made.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def _record(
             "check the weights, or use float32"
         )
     # OPT flattens batch and positions itself; the others do not.
-    record(block.layer, output.reshape(-1, block.d_mlp) > 0)
+    record(block.layer, output.reshape(-1, block.d_mlp))
 
 
 def _config(model: nn.Module) -> Any:

@@ -22,9 +22,8 @@ from fnsft.artifacts.activations import (
     unpack_bits,
 )
 from fnsft.artifacts.identity import model_identity
-from fnsft.artifacts.storage import read_json, write_jsonl
+from fnsft.artifacts.storage import read_json, require_space, write_jsonl
 from fnsft.artifacts.tensors import Header
-from fnsft.cli.capture import require_space
 from fnsft.cli.main import main
 from fnsft.data.formats import Example
 from fnsft.data.tokens import encode, load_tokenizer
@@ -90,7 +89,7 @@ def test_the_bits_are_those_of_single_samples_whatever_the_batch_size(
     """Padding left out, in the order of the data.
 
     A matrix product's last bits depend on its shape, so that a gate within rounding of 0 may
-    fall to either side: one of 211,560 bits of the trained model, at 1.3e-6, did.
+    fall to either side: in float32 one of 211,560 bits of the trained model, at 1.3e-6, did.
     """
     folder = tiny_model_dir
     if trained:
@@ -107,6 +106,62 @@ def test_the_bits_are_those_of_single_samples_whatever_the_batch_size(
         unclear = (gate.abs() < 1e-4).numpy()
         assert unclear.mean() < 1e-3
         assert np.array_equal(bits_of(dump, number) | unclear, (gate > 0).numpy() | unclear)
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["random weights", "trained weights"])
+def test_in_float64_the_batch_size_and_padding_change_no_bit(
+    tiny_model_dir: Path, tmp_path: Path, trained: bool, request: pytest.FixtureRequest
+) -> None:
+    folder = tiny_model_dir
+    rows = ROWS * 8
+    if trained:
+        folder = request.getfixturevalue("shared_data") / "models" / "stories260k"
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    dumps = []
+    for size in (1, 3, 32):
+        flags = ["--batch-size", str(size), "--dtype", "float64"]
+        assert run_capture(folder, tmp_path / "train.jsonl", tmp_path / f"{size}", *flags) == 0
+        dumps.append(open_dump(tmp_path / f"{size}"))
+    for layer in range(dumps[0].shape.n_layers):
+        bits = [bits_of(dump, layer) for dump in dumps]
+        assert 0.05 < bits[0].mean() < 0.95
+        assert np.array_equal(bits[0], bits[1])
+        assert np.array_equal(bits[0], bits[2])
+
+
+def test_sampled_values_are_what_the_activation_computes(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """Of evenly spaced tokens, in float16; the bits are the same with and without."""
+    flags = ["--sampled-tokens", "7", "--batch-size", "3"]
+    assert run_capture(tiny_model_dir, data, tmp_path / "dump", *flags) == 0
+    assert run_capture(tiny_model_dir, data, tmp_path / "bare", "--batch-size", "3") == 0
+    dump, bare = open_dump(tmp_path / "dump"), open_dump(tmp_path / "bare")
+    assert len(dump.sampled_tokens) == 7
+    assert (np.diff(dump.sampled_tokens) >= dump.shape.n_tokens // 7).all()
+    assert dump.shape.n_bytes == bare.shape.n_bytes + 2 * 2 * 7 * 64
+    tokenizer = load_tokenizer(tiny_model_dir)
+    samples = [encode(tokenizer, Example(**row)).ids for row in ROWS]
+    for layer, gate in enumerate(gates_of(tiny_model_dir, samples)):
+        values = dump.values(layer)
+        assert values.dtype == np.float16
+        expected = torch.nn.functional.silu(gate.detach()[dump.sampled_tokens]).numpy()
+        np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-6)
+        assert np.array_equal(bits_of(dump, layer), bits_of(bare, layer))
+    with pytest.raises(InputError, match="bits alone; capture with --sampled-tokens"):
+        bare.values(0)
+
+
+def test_more_samples_than_tokens_keep_every_token() -> None:
+    assert DumpShape(1, 4, 5, 9).sampled_tokens.tolist() == [0, 1, 2, 3, 4]
+    assert DumpShape(1, 4, 5).sampled_tokens.tolist() == []
+
+
+def test_values_beyond_float16_are_refused_and_not_made_infinite(tmp_path: Path) -> None:
+    shape = DumpShape(1, 2, 4, n_sampled=4)
+    values = np.full((4, 2), 7e4, dtype=np.float32)
+    with pytest.raises(InputError, match="within float16"), DumpWriter(tmp_path, shape, "m") as w:
+        w.append(0, values)
 
 
 @pytest.fixture

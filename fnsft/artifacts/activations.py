@@ -3,14 +3,14 @@
 ``layer_003.safetensors`` holds ``block_00000``, ``block_00001``, …, each [N, W] uint64: one
 row a neuron; token t of the block is bit t % 64, counted from the least, of word t // 64, and
 the bits after the last token are 0. ``tokens.safetensors`` holds the token ids, where samples
-begin, and [n_layers, N]. Tokens are in the order of the data, without padding.
+begin, and [n_layers, N]. Tokens are in the order of the data, without padding. Where asked,
+``values_003.safetensors`` holds the activations of ``sampled_tokens``, [S, N] float16.
 
-Shapes: N = ``d_mlp`` neurons, T = tokens, n = tokens of one call, W = words of 64 tokens.
+Shapes: N = ``d_mlp`` neurons, T = tokens, n = tokens of one call, W = words of 64 tokens,
+S = sampled tokens.
 """
 
 import contextlib
-import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,17 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from fnsft.artifacts.tensors import Header, open_tensors, read_tensors, write_tensors
+from fnsft.artifacts.tensors import (
+    Header,
+    leading_bytes,
+    open_tensors,
+    read_tensors,
+    write_tensors,
+)
 from fnsft.errors import InputError
 
-TOKENS_KIND, LAYER_KIND, SCHEMA = "activation-tokens", "activations", 1
+TOKENS_KIND, LAYER_KIND, VALUES_KIND = "activation-tokens", "activations", "activation-values"
+SCHEMA = 2
 TOKENS_FILE = "tokens.safetensors"
 WORD_TOKENS = 64
 BUFFER_BYTES = 256 << 20
@@ -31,6 +38,11 @@ MAX_BLOCK_TOKENS = 8_192
 def layer_file(layer: int) -> str:
     """Return the file name of a layer's bits."""
     return f"layer_{layer:03d}.safetensors"
+
+
+def values_file(layer: int) -> str:
+    """Return the file name of a layer's sampled values."""
+    return f"values_{layer:03d}.safetensors"
 
 
 def pack_bits(bits: np.ndarray) -> np.ndarray:
@@ -53,6 +65,13 @@ class DumpShape:
     n_layers: int
     d_mlp: int
     n_tokens: int
+    n_sampled: int = 0
+
+    @property
+    def sampled_tokens(self) -> np.ndarray:
+        """The tokens whose values are kept, evenly spaced, [S] int64."""
+        kept = min(self.n_sampled, self.n_tokens)
+        return np.arange(kept, dtype=np.int64) * self.n_tokens // max(kept, 1)
 
     @property
     def block_tokens(self) -> int:
@@ -75,7 +94,8 @@ class DumpShape:
     @property
     def n_bytes(self) -> int:
         """Bytes of all layers on disk, but for the small headers."""
-        return 8 * self.n_layers * self.d_mlp * sum(self.block_words)
+        bits = 8 * sum(self.block_words)
+        return self.n_layers * self.d_mlp * (bits + 2 * len(self.sampled_tokens))
 
 
 class DumpWriter:
@@ -88,11 +108,23 @@ class DumpWriter:
     def __init__(self, folder: Path, shape: DumpShape, model: str) -> None:
         self._files = contextlib.ExitStack()
         self._layers: list[_LayerWriter] = []
-        header = _header_bytes(shape, model)
+        self._values: list[_ValueWriter] = []
+        blocks = {
+            f"block_{number:05d}": (shape.d_mlp, words)
+            for number, words in enumerate(shape.block_words)
+        }
+        values = {"values": (len(shape.sampled_tokens), shape.d_mlp)}
         for layer in range(shape.n_layers):
-            file = self._files.enter_context((folder / layer_file(layer)).open("wb"))
-            file.write(header)
+            file = self._open(folder / layer_file(layer))
+            file.write(leading_bytes(Header(LAYER_KIND, SCHEMA, model), "U64", blocks))
             self._layers.append(_LayerWriter(file, shape))
+            if shape.n_sampled:
+                file = self._open(folder / values_file(layer))
+                file.write(leading_bytes(Header(VALUES_KIND, SCHEMA, model), "F16", values))
+                self._values.append(_ValueWriter(file, shape))
+
+    def _open(self, path: Path) -> BinaryIO:
+        return self._files.enter_context(path.open("wb"))
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +134,10 @@ class DumpWriter:
         assert kind or all(layer.missing == 0 for layer in self._layers)
 
     def append(self, layer: int, activated: np.ndarray) -> None:
-        """Add the next tokens of a layer, [n, N] bool."""
-        self._layers[layer].append(activated)
+        """Add the next tokens of a layer, [n, N]: bool, or values, activated where positive."""
+        if self._values:
+            self._values[layer].append(activated)
+        self._layers[layer].append(activated > 0)
 
 
 class _LayerWriter:
@@ -131,21 +165,26 @@ class _LayerWriter:
                 self._n = 0
 
 
-def _header_bytes(shape: DumpShape, model: str) -> bytes:
-    """Return the beginning of a safetensors file: its length, then JSON, padded to 8 bytes."""
-    entries: dict[str, object] = {"__metadata__": Header(LAYER_KIND, SCHEMA, model).as_metadata()}
-    start = 0
-    for number, words in enumerate(shape.block_words):
-        end = start + 8 * shape.d_mlp * words
-        entries[f"block_{number:05d}"] = {
-            "dtype": "U64",
-            "shape": [shape.d_mlp, words],
-            "data_offsets": [start, end],
-        }
-        start = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+class _ValueWriter:
+    """Writes the sampled tokens' values as they pass."""
+
+    def __init__(self, file: BinaryIO, shape: DumpShape) -> None:
+        self._file = file
+        self._sampled = shape.sampled_tokens
+        self._n = 0
+
+    def append(self, values: np.ndarray) -> None:
+        inside = (self._sampled >= self._n) & (self._sampled < self._n + len(values))
+        chosen = values[self._sampled[inside] - self._n]
+        self._n += len(values)
+        with np.errstate(over="ignore"):
+            rounded = chosen.astype(np.float16)
+        if not np.isfinite(rounded).all():
+            raise InputError(
+                f"sampled_tokens: expected activations within float16 (65,504), found "
+                f"{np.abs(chosen).max():.4g}; set it to 0"
+            )
+        self._file.write(rounded.tobytes())
 
 
 def write_dump_tokens(
@@ -155,6 +194,7 @@ def write_dump_tokens(
     tensors: dict[str, np.ndarray] = {
         "token_ids": token_ids.astype(np.int32),
         "sample_offsets": sample_offsets.astype(np.int64),
+        "sampled_tokens": shape.sampled_tokens,
         "shape": np.array([shape.n_layers, shape.d_mlp]),
     }
     write_tensors(folder / TOKENS_FILE, Header(TOKENS_KIND, SCHEMA, model), tensors)
@@ -199,17 +239,35 @@ class LayerBits:
 
 @dataclass(frozen=True, eq=False)
 class ActivationDump:
-    """A dump on disk; ``token_ids`` [T] int32, ``sample_offsets`` [samples + 1] int64."""
+    """A dump on disk.
+
+    ``token_ids`` [T] int32, ``sample_offsets`` [samples + 1] int64, ``sampled_tokens`` [S] int64.
+    """
 
     folder: Path
     shape: DumpShape
     model: str
     token_ids: np.ndarray
     sample_offsets: np.ndarray
+    sampled_tokens: np.ndarray
 
     def layer(self, layer: int) -> LayerBits:
         """Return the bits of a layer, which are read when they are iterated."""
         return LayerBits(self.folder / layer_file(layer), self.shape, self.model)
+
+    def values(self, layer: int) -> np.ndarray:
+        """Read the sampled tokens' activations, [S, N] float16."""
+        path = self.folder / values_file(layer)
+        if not len(self.sampled_tokens):
+            raise InputError(
+                f"{self.folder}: expected sampled values, found bits alone; "
+                "capture with --sampled-tokens"
+            )
+        _, tensors = read_tensors(path, VALUES_KIND, SCHEMA, self.model)
+        expected = (len(self.sampled_tokens), self.shape.d_mlp)
+        if (found := tensors["values"].shape) != expected:
+            raise InputError(f"{path}: expected values {expected}, found {found}; capture anew")
+        return tensors["values"]
 
 
 def open_dump(folder: Path) -> ActivationDump:
@@ -218,7 +276,8 @@ def open_dump(folder: Path) -> ActivationDump:
     try:
         n_layers, d_mlp = map(int, tensors["shape"])
         token_ids, sample_offsets = tensors["token_ids"], tensors["sample_offsets"]
+        sampled_tokens = tensors["sampled_tokens"]
     except (KeyError, ValueError):
         raise InputError(f"{folder / TOKENS_FILE}: damaged; capture anew") from None
-    shape = DumpShape(n_layers, d_mlp, len(token_ids))
-    return ActivationDump(folder, shape, header.model, token_ids, sample_offsets)
+    shape = DumpShape(n_layers, d_mlp, len(token_ids), len(sampled_tokens))
+    return ActivationDump(folder, shape, header.model, token_ids, sample_offsets, sampled_tokens)

@@ -2,18 +2,30 @@
 
 ``layer_003.indptr`` int64 [N + 1], ``.indices`` int32 and ``.weights`` float32 [edges]: row i
 lists the neighbours of neuron i by decreasing weight, of equal weights the lower index first,
-without i itself. ``shape`` is [n_layers, N, k_max], with k_max = 0 for a dense graph.
+without i itself. ``shape`` is [n_layers, N, k_max].
+
+A dense graph is an artefact of its own: ``layer_003`` [N, N] float32, diagonal 0.
 """
 
+import contextlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
+from fnsft.artifacts.storage import require_space, written_whole
+from fnsft.artifacts.tensors import (
+    Header,
+    leading_bytes,
+    open_tensors,
+    read_tensors,
+    write_tensors,
+)
 from fnsft.errors import InputError
 
-KIND, SCHEMA = "collaboration-graph", 1
+KIND, DENSE_KIND, SCHEMA = "collaboration-graph", "dense-collaboration-graph", 1
 FIELDS = {"indptr": np.int64, "indices": np.int32, "weights": np.float32}
 
 
@@ -28,11 +40,11 @@ class LayerGraph:
 
 @dataclass(frozen=True, eq=False)
 class CollaborationGraph:
-    """One :class:`LayerGraph` a layer; a row holds its ``k_max`` heaviest, or all when None."""
+    """One :class:`LayerGraph` a layer; a row holds its ``k_max`` heaviest, or all it has."""
 
     layers: list[LayerGraph]
     d_mlp: int
-    k_max: int | None
+    k_max: int
 
     @property
     def n_layers(self) -> int:
@@ -42,7 +54,7 @@ class CollaborationGraph:
 
 def write_graph(path: Path, graph: CollaborationGraph, model: str) -> None:
     """Write the graph of the model with this identity."""
-    tensors = {"shape": np.array([graph.n_layers, graph.d_mlp, graph.k_max or 0])}
+    tensors = {"shape": np.array([graph.n_layers, graph.d_mlp, graph.k_max])}
     for number, layer in enumerate(graph.layers):
         for field, dtype in FIELDS.items():
             tensors[f"layer_{number:03d}.{field}"] = getattr(layer, field).astype(dtype, copy=False)
@@ -66,7 +78,64 @@ def read_graph(path: Path, model: str | None = None) -> CollaborationGraph:
                 f"{path}: layer {number}: expected positive weights between {d_mlp} neurons, "
                 "found others; project anew"
             )
-    return CollaborationGraph(layers, d_mlp, k_max or None)
+    return CollaborationGraph(layers, d_mlp, k_max)
+
+
+def graph_model(path: Path) -> str:
+    """Return the identity of the model that a graph was made from."""
+    with open_tensors(path, KIND, SCHEMA) as (header, _):
+        return header.model
+
+
+@dataclass(frozen=True, eq=False)
+class DenseGraph:
+    """All weights of every layer, on disk."""
+
+    path: Path
+    model: str
+    n_layers: int
+    d_mlp: int
+
+    def layer(self, layer: int) -> np.ndarray:
+        """Read one layer's weights, [N, N] float32."""
+        with open_tensors(self.path, DENSE_KIND, SCHEMA, self.model) as (_, file):
+            weights = file.get_tensor(_dense_name(layer))
+        if not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise InputError(
+                f"{self.path}: layer {layer}: expected finite weights of at least 0, "
+                "found others; project anew"
+            )
+        return weights
+
+
+@contextlib.contextmanager
+def dense_graph_writer(
+    path: Path, n_layers: int, d_mlp: int, model: str
+) -> Iterator[list[np.ndarray]]:
+    """Yield every layer's [N, N] float32, mapped to the file, which appears whole at the end."""
+    shapes = {_dense_name(layer): (d_mlp, d_mlp) for layer in range(n_layers)}
+    begin = leading_bytes(Header(DENSE_KIND, SCHEMA, model), "F32", shapes)
+    shape = (n_layers, d_mlp, d_mlp)
+    with written_whole(path) as partial:
+        require_space(path, len(begin) + 4 * math.prod(shape))
+        partial.write_bytes(begin)
+        mapped = np.memmap(partial, np.float32, "r+", offset=len(begin), shape=shape)
+        yield list(mapped)
+        mapped.flush()
+        del mapped
+
+
+def open_dense_graph(path: Path, model: str | None = None) -> DenseGraph:
+    """Open a dense graph; when ``model`` is given it must be of the model with this identity."""
+    with open_tensors(path, DENSE_KIND, SCHEMA, model) as (header, file):
+        shapes = [file.get_slice(name).get_shape() for name in sorted(file.keys())]
+        if not shapes or len(shapes[0]) != 2 or any(s != [shapes[0][0]] * 2 for s in shapes):
+            raise InputError(f"{path}: expected square layers of one size, found {shapes[:2]}")
+        return DenseGraph(path, header.model, len(shapes), shapes[0][0])
+
+
+def _dense_name(layer: int) -> str:
+    return f"layer_{layer:03d}"
 
 
 def _is_whole(layer: LayerGraph, d_mlp: int) -> bool:

@@ -61,6 +61,22 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def require_space(output: Path, n_bytes: int) -> None:
+    """Refuse when the disk of ``output``, whose folder is there, has less than this free."""
+    free = shutil.disk_usage(output.parent).free
+    if n_bytes > free:
+        raise InputError(
+            f"{output}: expected room for {size_in_words(n_bytes)}, found {size_in_words(free)} "
+            "free; use another disk, or less of the data"
+        )
+
+
+def size_in_words(n_bytes: int) -> str:
+    """Return a size such as ``1.5 GiB``."""
+    mib = n_bytes / (1 << 20)
+    return f"{mib:,.1f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole."""
     with written_whole(path) as partial:

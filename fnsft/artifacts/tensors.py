@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,7 @@ from fnsft.artifacts.storage import existing, written_whole
 from fnsft.errors import InputError
 
 METADATA_KEY = "fnsft"
+SIZES = {"U64": 8, "F32": 4, "F16": 2}  # bytes of the types that are written piece by piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,24 @@ def write_tensors(path: Path, header: Header, tensors: dict[str, np.ndarray]) ->
     with written_whole(path) as partial:
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         save_file(contiguous, partial, metadata=header.as_metadata())
+
+
+def leading_bytes(header: Header, dtype: str, shapes: dict[str, tuple[int, ...]]) -> bytes:
+    """Return how a file of these tensors, one after the other, begins.
+
+    Safetensors cannot append: a file too large for memory is begun with this, and its
+    tensors' bytes follow as they come. ``dtype`` is a key of ``SIZES``. The result is a
+    multiple of 8 bytes long, so that the tensors are aligned for those who map the file.
+    """
+    entries: dict[str, object] = {"__metadata__": header.as_metadata()}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + SIZES[dtype] * math.prod(shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_tensors(

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
     from fnsft.artifacts.activations import DumpShape, DumpWriter, write_dump_tokens
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
-    from fnsft.artifacts.storage import written_whole
+    from fnsft.artifacts.storage import require_space, size_in_words, written_whole
     from fnsft.data.tokens import load_split, load_tokenizer
     from fnsft.evaluation.loading import load_model
     from fnsft.neurons.capture import capture
@@ -36,19 +36,20 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
         model = load_model(arguments.model, settings.dtype)
         samples = [sample.ids for sample in split.samples]
         blocks = mlp_blocks(model)
-        shape = DumpShape(len(blocks), blocks[0].d_mlp, split.n_tokens)
+        shape = DumpShape(len(blocks), blocks[0].d_mlp, split.n_tokens, settings.sampled_tokens)
         with written_whole(arguments.output) as folder:
             folder.mkdir()
             require_space(arguments.output, shape.n_bytes)
-            print(f"{arguments.output}: {_size(shape.n_bytes)} to write", file=sys.stderr)
+            print(f"{arguments.output}: {size_in_words(shape.n_bytes)} to write", file=sys.stderr)
             offsets = np.cumsum([0, *map(len, samples)])
             write_dump_tokens(folder, shape, np.concatenate(samples), offsets, identity)
             with DumpWriter(folder, shape, identity) as writer:
-                capture(model, samples, settings.batch_size, writer.append)
+                capture(model, samples, settings.batch_size, writer.append, bool(shape.n_sampled))
         record.note(
             samples=len(samples),
             samples_left_out=split.n_left_out,
             tokens=shape.n_tokens,
+            sampled_tokens=len(shape.sampled_tokens),
             block_tokens=shape.block_tokens,
             bytes=shape.n_bytes,
         )
@@ -57,22 +58,3 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
         f"{shape.d_mlp:,} neurons; {split.n_left_out} longer samples left out",
         file=sys.stderr,
     )
-
-
-def require_space(output: Path, n_bytes: int) -> None:
-    """Refuse when the disk of ``output`` has less than this free."""
-    import shutil
-
-    from fnsft.errors import InputError
-
-    free = shutil.disk_usage(output.parent).free
-    if n_bytes > free:
-        raise InputError(
-            f"{output}: expected room for {_size(n_bytes)}, found {_size(free)} free; "
-            "use another disk, fewer samples, or a smaller max_tokens"
-        )
-
-
-def _size(n_bytes: int) -> str:
-    mib = n_bytes / (1 << 20)
-    return f"{mib:,.1f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"

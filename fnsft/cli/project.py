@@ -1,10 +1,15 @@
 """``fnsft project``: from activations and token statistics to a collaboration graph."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fnsft.config.stages import ProjectSettings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SETTINGS = ProjectSettings
 
@@ -21,41 +26,61 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
     from tqdm import tqdm
 
     from fnsft.artifacts.activations import open_dump
-    from fnsft.artifacts.graphs import CollaborationGraph, write_graph
+    from fnsft.artifacts.graphs import CollaborationGraph, dense_graph_writer, write_graph
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.statistics import read_statistics
+    from fnsft.neurons.bits import Bits, hyperedge_sizes
     from fnsft.neurons.frequencies import token_weights
-    from fnsft.neurons.projection import hyperedge_sizes, hyperedge_weights, project_layer
+    from fnsft.neurons.hyperedges import documents_of, hyperedge_weights
+    from fnsft.neurons.null import ShuffledBits
+    from fnsft.neurons.projection import project_layer
 
     inputs = {"statistics": arguments.statistics, "activations": arguments.activations}
-    k_max = None if settings.dense else settings.k_max
     with recorded_stage(settings, inputs, arguments.output) as record:
         dump = open_dump(arguments.activations)
+        n_layers, d_mlp = dump.shape.n_layers, dump.shape.d_mlp
         ranks = read_statistics(arguments.statistics, dump.model).ranks
         weights = token_weights(dump.token_ids, ranks, settings.beta, settings.drop_top_tokens)
-        layers, tokens_without_neuron, mean_sizes = [], [], []
-        for number in tqdm(range(dump.shape.n_layers), desc="project", unit="layer", disable=None):
-            bits = dump.layer(number)
-            sizes = hyperedge_sizes(bits, dump.shape.n_tokens)
-            layers.append(
-                project_layer(bits, hyperedge_weights(sizes, weights, settings.alpha), k_max)
-            )
-            tokens_without_neuron.append(int((sizes == 0).sum()))
-            mean_sizes.append(round(float(sizes.mean()), 2))
-        graph = CollaborationGraph(layers, dump.shape.d_mlp, k_max)
-        write_graph(arguments.output, graph, dump.model)
-        edges = [len(layer.indices) for layer in layers]
-        empty = [number for number, n in enumerate(edges) if n == 0]
+        weights *= documents_of(dump.sample_offsets, settings.documents)
+        k_max = max(1, min(settings.k_max, d_mlp - 1))
+        layers, tokens_without_neuron, mean_sizes, isolated = [], [], [], []
+        with contextlib.ExitStack() as stack:
+            dense: list[np.ndarray] | None = None
+            if settings.dense:
+                writer = dense_graph_writer(arguments.output, n_layers, d_mlp, dump.model)
+                dense = stack.enter_context(writer)
+            for number in tqdm(range(n_layers), desc="project", unit="layer", disable=None):
+                bits: Bits = dump.layer(number)
+                if settings.shuffle_tokens:
+                    bits = ShuffledBits(bits, settings.seed * n_layers + number)
+                sizes = hyperedge_sizes(bits)
+                layer = project_layer(
+                    bits,
+                    sizes,
+                    hyperedge_weights(sizes, weights, settings.alpha),
+                    k_max,
+                    settings.normalise,
+                    dense=dense[number] if dense else None,
+                )
+                layers.append(layer)
+                tokens_without_neuron.append(int((sizes == 0).sum()))
+                mean_sizes.append(round(float(sizes.mean()), 2))
+                isolated.append(int((layer.indptr[1:] == layer.indptr[:-1]).sum()))
+        if not settings.dense:
+            write_graph(arguments.output, CollaborationGraph(layers, d_mlp, k_max), dump.model)
+        empty = [number for number, n in enumerate(isolated) if n == d_mlp]
         record.note(
             tokens=dump.shape.n_tokens,
-            tokens_dropped_as_frequent=int((weights == 0).sum()),
+            tokens_without_weight=int((weights == 0).sum()),
             tokens_without_neuron=tokens_without_neuron,
             mean_hyperedge_size=mean_sizes,
-            edges=edges,
+            k_max=None if settings.dense else k_max,
+            neurons_without_edge=isolated,
             layers_without_edge=empty,
         )
+    kept = "all weights" if settings.dense else f"the {k_max} heaviest neighbours"
     print(
-        f"{arguments.output}: {sum(edges):,} edges in {len(layers)} layers of "
-        f"{graph.d_mlp:,} neurons" + (f"; no edge in layers {empty}" if empty else ""),
+        f"{arguments.output}: {kept} of {d_mlp:,} neurons in {n_layers} layers"
+        + (f"; no edge in layers {empty}" if empty else ""),
         file=sys.stderr,
     )

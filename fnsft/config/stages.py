@@ -120,10 +120,13 @@ class CaptureSettings(Settings):
     """Which MLP neurons are activated by every token, bit-packed."""
 
     stage: ClassVar[str] = "capture"
+    version: ClassVar[int] = 2
 
     batch_size: int = setting(16, "samples a forward pass", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
-    dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the forward pass")
+    dtype: Literal["float64", "float32", "bfloat16"] = setting(
+        "float32", "precision of the forward pass; in float64 batches change no bit"
+    )
     sampled_tokens: int = setting(
         0, "tokens, evenly spaced, whose activation values are kept as float16", minimum=0
     )

@@ -20,13 +20,17 @@ def capture(
     samples: Sequence[Sequence[int]],
     batch_size: int,
     record: Callable[[int, np.ndarray], None],
+    with_values: bool = False,
 ) -> None:
-    """Call ``record(layer, activated)`` with [n, N] bool, batch after batch in the data's order.
+    """Call ``record(layer, values)`` with [n, N], batch after batch in the data's order.
+
+    ``values`` are bool, or with ``with_values`` the activations themselves as float32; a neuron
+    is activated where they are positive.
 
     Samples are padded on the right, where causal attention never looks, and the padding's
     neurons are left out. A neuron within rounding of 0 may fall to either side, depending on
     what its sample is batched with (measured in float32: 1 of 211,560 bits, at 1e-6). The
-    memory is that of a forward pass without its logits, and one layer's B·P·N bools.
+    memory is that of a forward pass without its logits, and one layer's B·P·N values.
     """
     model.eval()
     starts = range(0, len(samples), batch_size)
@@ -34,8 +38,9 @@ def capture(
         input_ids, attended = _padded(samples[start : start + batch_size])
         real = attended.flatten().bool().to(model.device)  # [B · P]
 
-        def keep(layer: int, activated: Tensor, real: Tensor = real) -> None:
-            record(layer, activated[real].cpu().numpy())
+        def keep(layer: int, values: Tensor, real: Tensor = real) -> None:
+            values = values[real].float() if with_values else (values > 0)[real]
+            record(layer, values.cpu().numpy())
 
         with neuron_activity(model, keep):
             # The base model has no output layer: nobody looks at the logits.

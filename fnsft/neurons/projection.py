@@ -1,104 +1,114 @@
 """The hypergraph of co-activated neurons, projected to a weighted graph on neurons.
 
-A token occurrence x is a hyperedge: E(x), the set of the neurons that it activates. With
-|E(x)| its size and TR(x) the token's weight (:mod:`fnsft.neurons.frequencies`), neurons i ≠ j
-are joined by
+Neurons i ≠ j are joined by every token that activates both:
 
     G(i, j) = Σ_{x: i, j ∈ E(x)} |E(x)|^−α · TR(x)        (CollabMask 2026)
 
-Shapes: N = ``d_mlp`` neurons, T tokens, b tokens of one block, W = words of 64 tokens of one
-block, R = ``ROWS`` rows of G at a time. Blocks are [N, W] uint64, as in the activation dump.
+Tokens are sorted by their weight and packed to words of 64 that share one weight
+(:mod:`fnsft.neurons.hyperedges`); a weighted count of common bits then gives G
+(:mod:`fnsft.neurons.gram_numba`).
+
+Shapes: N = ``d_mlp`` neurons, T tokens, U of them that weigh something, Q words, k neighbours
+kept of a row.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
-from fnsft.artifacts.activations import WORD_TOKENS, unpack_bits
 from fnsft.artifacts.graphs import LayerGraph
-from fnsft.errors import InputError
+from fnsft.neurons.bits import Bits, neuron_sums, sorted_words, strips
+from fnsft.neurons.gram_numba import NOBODY, PANEL_ROWS, gram_panel, offer_panel
+from fnsft.neurons.hyperedges import SPREAD, WeightedWords, weighted_words
 
-ROWS = 1_024
-
-
-def hyperedge_sizes(blocks: Iterable[np.ndarray], n_tokens: int) -> np.ndarray:
-    """Return |E(x)| of every token, [T] int64."""
-    sizes = [unpack_bits(block).sum(axis=0, dtype=np.int64) for block in blocks]
-    return np.concatenate(sizes)[:n_tokens]
-
-
-def hyperedge_weights(sizes: np.ndarray, token_weights: np.ndarray, alpha: float) -> np.ndarray:
-    """Return |E(x)|^−α · TR(x) of every token, [T] float32; 0 where it makes no hyperedge.
-
-    Raises
-    ------
-    InputError
-        When a weight is beyond float32: it would be lost without a word.
-    """
-    used = (sizes > 0) & (token_weights > 0)
-    weights = np.zeros(len(sizes))
-    weights[used] = sizes[used].astype(np.float64) ** -alpha * token_weights[used]
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = weights.astype(np.float32)
-    if not np.isfinite(rounded).all() or (rounded[used] < np.finfo(np.float32).tiny).any():
-        raise InputError(
-            f"alpha, beta: expected hyperedge weights within float32, found "
-            f"{weights[used].min():.3g} to {weights[used].max():.3g}; use smaller exponents"
-        )
-    return rounded
+Normalisation = Literal["none", "cosine", "degree"]
 
 
 def project_layer(
-    blocks: Iterable[np.ndarray], weights: np.ndarray, k_max: int | None
+    bits: Bits,
+    sizes: np.ndarray,
+    weights: np.ndarray,
+    k_max: int,
+    normalise: Normalisation = "none",
+    spread: float = SPREAD,
+    dense: np.ndarray | None = None,
 ) -> LayerGraph:
     """Project one layer and keep the ``k_max`` largest positive weights of each row.
 
     Parameters
     ----------
-    blocks
-        Bits of all tokens; iterated once for every R rows.
-    weights
-        Hyperedge weights, [T] float32.
-    k_max
-        None keeps all positive weights.
+    bits
+        Which neurons the tokens activate; read once.
+    sizes, weights
+        |E(x)| and the hyperedge weights, [T].
+    normalise
+        ``cosine`` divides G(i, j) by √(m_i m_j), m_i = Σ_{x ∋ i} w(x), the cosine of the
+        neurons' weighted firing; ``degree`` by √(d_i d_j), d_i = Σ_j G(i, j).
+    spread
+        Largest relative error of a weight (:func:`~.hyperedges.weighted_words`); 0 is exact to
+        1 part in 2^17.
+    dense
+        [N, N] float32 that takes all of G, diagonal 0.
 
     Notes
     -----
-    Products are summed in float32 within a block and in float64 over blocks; all terms are
-    positive, so that the relative error stays near that of a float32. Of equal float32
-    weights the lower index comes first. Memory: N · (5 b + 12 R) + 4 R b bytes (0.53 GB for
-    N = 14,336 and b = 4,672), and the graph's 8 bytes an edge.
+    Of equal float32 weights the lower index comes first. The number of threads changes no
+    bit. Memory: N · U / 8 bytes of sorted bits, up to 1.05 T · 64 bytes of a strip, 1 KiB · N
+    of a panel and 8 N · k of neighbours.
     """
-    degrees, indices, kept = [0], [], []
-    n_neurons = next(iter(blocks)).shape[0]
-    for start in range(0, n_neurons, ROWS):
-        rows = slice(start, min(start + ROWS, n_neurons))
-        for i, row in enumerate(_rows(blocks, weights, rows, n_neurons), start):
-            row[i] = 0
-            # A stable sort keeps equal weights in the order of their index.
-            order = np.argsort(-row, kind="stable")[:k_max]
-            order = order[row[order] > 0]
-            degrees.append(len(order))
-            indices.append(order.astype(np.int32))
-            kept.append(row[order])
-    return LayerGraph(np.cumsum(degrees), np.concatenate(indices), np.concatenate(kept))
+    plan = weighted_words(weights, spread)
+    words, mass = _sorted_layer(bits, plan, _mass_of(normalise, sizes, weights))
+    factors = np.ones(bits.n_neurons)
+    if mass is not None:
+        np.divide(1, np.sqrt(mass), out=factors, where=mass > 0)
+    kept_weights = np.zeros((bits.n_neurons, min(k_max, bits.n_neurons)), dtype=np.float32)
+    kept_indices = np.full(kept_weights.shape, NOBODY, dtype=np.int32)
+    panel = np.zeros((min(PANEL_ROWS, len(words)), len(words)))
+    for first in range(0, len(words), PANEL_ROWS):
+        rows = panel[: len(words) - first]
+        gram_panel(words, plan.integers, plan.tiles, plan.scales, first, rows)
+        offer_panel(rows, first, factors, kept_weights, kept_indices)
+        if dense is not None:
+            _write_dense(dense, rows, first, factors)
+    return _as_graph(kept_weights, kept_indices)
 
 
-def _rows(
-    blocks: Iterable[np.ndarray], weights: np.ndarray, rows: slice, n_neurons: int
-) -> np.ndarray:
-    """Return these rows of G, diagonal included, [R, N] float32."""
-    total = np.zeros((rows.stop - rows.start, n_neurons))
-    first = 0
-    for block in blocks:
-        end = first + WORD_TOKENS * block.shape[1]
-        total += _product(block, weights[first:end], rows)
-        first = end
-    return total.astype(np.float32)
+def _mass_of(normalise: Normalisation, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+    """Return what every token adds to the mass of each neuron that it activates, [T]."""
+    if normalise == "cosine":
+        return weights
+    return weights * (sizes - 1) if normalise == "degree" else None
 
 
-def _product(block: np.ndarray, weights: np.ndarray, rows: slice) -> np.ndarray:
-    """Return one block's part of these rows, [R, N] float32, from its tokens that weigh."""
-    used = np.flatnonzero(weights)
-    bits = unpack_bits(block)[:, used].astype(np.float32)
-    return (bits[rows] * weights[used]) @ bits.T
+def _sorted_layer(
+    bits: Bits, plan: WeightedWords, token_mass: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the sorted words, N padded to an even number, and the neurons' mass [N]."""
+    n_neurons = bits.n_neurons
+    words = np.zeros((n_neurons + n_neurons % 2, plan.n_words), dtype=np.uint64)
+    mass = None if token_mass is None else np.empty(n_neurons)
+    for neurons, token_major in strips(bits):
+        sorted_words(token_major, plan.order, plan.starts, words[neurons])
+        if mass is not None and token_mass is not None:
+            mass[neurons] = neuron_sums(token_major, token_mass, neurons.stop - neurons.start)
+    return words, mass
+
+
+def _write_dense(dense: np.ndarray, rows: np.ndarray, first: int, factors: np.ndarray) -> None:
+    stop = min(first + len(rows), len(dense))
+    block = rows[: stop - first, first : len(dense)]
+    block = (block * (factors[first:stop, None] * factors[None, first:])).astype(np.float32)
+    np.fill_diagonal(block[:, : stop - first], 0)
+    dense[first:stop, first:] = block
+    dense[stop:, first:stop] = block[:, stop - first :].T
+
+
+def _as_graph(weights: np.ndarray, indices: np.ndarray) -> LayerGraph:
+    """Sort every row's heap [N, k] by decreasing weight, then by index, without empty places."""
+    order = np.lexsort((indices, -weights), axis=1)
+    weights = np.take_along_axis(weights, order, axis=1)
+    indices = np.take_along_axis(indices, order, axis=1)
+    kept = weights > 0
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    return LayerGraph(indptr, indices[kept], weights[kept])
