@@ -1,6 +1,7 @@
 """The configuration: schema, catalogues, selections, and the runs that they amount to."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("graphs.paper.alhpa", 2, "graphs.paper: unknown key 'alhpa'; did you mean 'alpha'?"),
         ("trainning", {}, "unknown key 'trainning'; did you mean 'training'?"),
         ("run.method", ["sft"], "run: unknown key 'method'; did you mean 'methods'?"),
-        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are collab,"),
+        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are cluster-shuffled, collab,"),
         ("run.models", ["gpt"], "models: no entry 'gpt'"),
         ("run.fractions", [1.5], "above 0, at most 1, found 1.5"),
         ("graphs.paper.alpha", -1, "graphs.paper.alpha: expected minimum 0, found -1"),
@@ -121,3 +122,39 @@ def test_a_mistake_is_named_with_its_place(
         Experiment(papers).check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_workflows_own_names_of_graphs_change_one_thing_each(papers: dict[str, Any]) -> None:
+    experiment = Experiment(papers)
+    paper = experiment.project("paper")
+    assert experiment.project("paper+null") == replace(paper, shuffle_tokens=True)
+    assert experiment.project("paper+odd") == replace(paper, documents="odd")
+    assert experiment.project("paper+beta0.65") == replace(paper, beta=0.65)
+    both = replace(paper, shuffle_tokens=True, documents="even")
+    assert experiment.project("paper+null+even") == both
+    assert experiment.measure("paper+null+even").shuffle_tokens
+    assert not experiment.measure("paper").shuffle_tokens
+    assert experiment.model("mistral-7b+twin") == experiment.model("mistral-7b")
+
+
+def test_a_sweep_figure_trains_every_value_of_every_hyperparameter(papers: dict[str, Any]) -> None:
+    papers["figures"]["sweep_k_beta"] |= {"ks": [5, 40], "betas": [0.65]}
+    experiment = Experiment(papers)
+    points = [(axis, value, str(v)) for axis, value, v in experiment.points("sweep_k_beta")]
+    assert points == [
+        ("k", 5, "collab-p0.7-k5"),
+        ("k", 40, "collab-p0.7-k40"),
+        ("beta", 0.65, "collab-p0.7-beta0.65"),
+    ]
+    assert experiment.training("collab-p0.7-k40", 0).k == 40
+    assert experiment.graph_of("collab-p0.7-k40") == "paper"
+    assert experiment.graph_of("collab-p0.7-beta0.65") == "paper+beta0.65"
+    papers["figures"]["sweep_k_beta"]["ks"] = [65]
+    with pytest.raises(InputError, match="k=65 is more than graphs.paper keeps, k_max=64"):
+        Experiment(papers).check()
+
+
+def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:
+    papers["methods"]["collab"]["graph"] = "no_knn"
+    with pytest.raises(InputError, match="affinity 'knn' needs a graph with dense: false"):
+        Experiment(papers).check()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from fnsft.config.settings import Settings, setting
+from fnsft.config.stages import FigureKind
 from fnsft.errors import InputError
 
 
@@ -85,6 +86,28 @@ class TableEntry(Settings):
     title: str = setting("", "first sentence of the caption")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
+    layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
+
+
+@dataclass(frozen=True)
+class FigureEntry(Settings):
+    """A figure: its kind and, where it differs from ``run``, what it covers."""
+
+    kind: FigureKind = setting("perplexity", "what is drawn")
+    graph: str = setting("paper", "graph that is looked at (all kinds but those of runs)")
+    ks: tuple[int, ...] = setting((), "sweep: numbers of neighbours to train with")
+    betas: tuple[float, ...] = setting(
+        (), "sweep: exponents β to train with; influence: those drawn", minimum=0
+    )
+    layers: tuple[int, ...] = setting((), "layers drawn; four spread ones when absent")
+
+
+@dataclass(frozen=True)
+class MeasuresEntry(Settings):
+    """What the measures of graphs compare."""
+
+    k: int = setting(20, "neighbours of the kNN graph", above=0)
+    against: str = setting("", "task whose clusters are compared with those of the task")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fnsft.config.catalogues import (
+    FigureEntry,
+    MeasuresEntry,
     MethodEntry,
     ModelEntry,
     Selection,
@@ -20,9 +22,13 @@ from fnsft.config.catalogues import (
 )
 from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import (
+    CLUSTER_AFFINITIES,
     MASKED_METHODS,
     CaptureSettings,
+    ClusterSettings,
     EvaluateSettings,
+    MeasureSettings,
+    OverlapSettings,
     PrepareSettings,
     PretrainSettings,
     ProjectSettings,
@@ -34,11 +40,14 @@ from fnsft.errors import InputError
 
 S = TypeVar("S", bound=Settings)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names that the workflow makes from those of the catalogues, which hold no "+".
+TWIN = "+twin"
+GRAPH = re.compile(r"(?P<name>[^+]+)(?P<null>\+null)?(\+(?P<half>even|odd))?(\+beta(?P<beta>.+))?")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method at one fraction (None for methods without a mask), at one learning rate.
+    """A method at one fraction (None for methods without a mask), as it is or in a sweep.
 
     Its name is a folder's name: ``sft``, ``collab-p0.5``; in a sweep ``collab-p0.5-lr0.001``.
     """
@@ -46,11 +55,13 @@ class Variant:
     method: str
     fraction: float | None = None
     learning_rate: float | None = None
+    k: int | None = None
+    beta: float | None = None
 
     def __str__(self) -> str:
-        share = "" if self.fraction is None else f"-p{self.fraction:g}"
-        rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
-        return f"{self.method}{share}{rate}"
+        parts = {"p": self.fraction, "lr": self.learning_rate, "k": self.k, "beta": self.beta}
+        given = (f"-{key}{value:g}" for key, value in parts.items() if value is not None)
+        return self.method + "".join(given)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,8 @@ class Experiment:
         return str(self.config["experiment"])
 
     def model(self, name: str) -> ModelEntry:
-        """Return a base model's entry."""
+        """Return a base model's entry; that of its random-initialised twin is its own."""
+        name = name.removesuffix(TWIN)
         return ModelEntry.from_mapping(self._entry("models", name), f"models.{name}")
 
     def task(self, name: str) -> TaskEntry:
@@ -95,6 +107,24 @@ class Experiment:
         return TableEntry.from_mapping(
             _part(self._entry("tables", name), TableEntry), f"tables.{name}"
         )
+
+    def figure(self, name: str) -> FigureEntry:
+        """Return what a figure draws."""
+        entry = _part(self._entry("figures", name), FigureEntry)
+        figure = FigureEntry.from_mapping(entry, f"figures.{name}")
+        if figure.kind not in ("perplexity", "sweep", "influence", "activations"):
+            self.project(figure.graph)
+        return figure
+
+    def points(self, figure: str) -> list[tuple[str, float, Variant]]:
+        """Return a sweep figure's hyperparameters, their values, and the variants trained."""
+        entry, selection = self.figure(figure), self.selection("figures", figure)
+        return [
+            (axis, value, dataclasses.replace(variant, **{axis: value}))
+            for variant in self.variants(selection.methods, selection.fractions)
+            for axis, values in (("k", entry.ks), ("beta", entry.betas))
+            for value in values
+        ]
 
     def sweep(self) -> SweepEntry:
         """Return the learning-rate sweep."""
@@ -129,6 +159,9 @@ class Experiment:
         for selection in self._selections():
             methods = (*selection.methods, *selection.controls)
             known += self.variants(methods, selection.fractions)
+        for name in self.config["figures"]:
+            if self.figure(name).kind == "sweep":
+                known += [variant for _, _, variant in self.points(name)]
         return {str(variant): variant for variant in known}
 
     def training(self, variant: str, seed: int) -> TrainSettings:
@@ -140,11 +173,20 @@ class Experiment:
             settings["fraction"] = chosen.fraction
         if chosen.learning_rate is not None:
             settings["learning_rate"] = chosen.learning_rate
+        if chosen.k is not None:
+            settings["k"] = chosen.k
         return TrainSettings.from_mapping(settings, f"methods.{chosen.method}")
 
     def graph_of(self, variant: str) -> str | None:
         """Return the name of the graph that a variant reads, or None."""
-        return self.method(self._known_variants[variant].method).graph
+        chosen = self._known_variants[variant]
+        graph = self.method(chosen.method).graph
+        return graph if graph is None or chosen.beta is None else f"{graph}+beta{chosen.beta:g}"
+
+    def reads_clusters(self, variant: str) -> bool:
+        """Return whether a variant reads its graph's clusters instead of the graph."""
+        method = self._known_variants[variant].method
+        return self.method(method).settings.get("affinity") in CLUSTER_AFFINITIES
 
     def method_of(self, variant: str) -> str:
         """Return the name of a variant's method."""
@@ -156,8 +198,39 @@ class Experiment:
         return PrepareSettings.from_mapping(own | {"seed": seed}, f"tasks.{task}")
 
     def project(self, graph: str) -> ProjectSettings:
-        """Return the settings of a graph."""
-        return ProjectSettings.from_mapping(self._entry("graphs", graph), f"graphs.{graph}")
+        """Return the settings of a graph.
+
+        A name of the catalogue may be followed by ``+null`` (token-shuffled), ``+even`` or
+        ``+odd`` (half of the samples) and ``+beta0.5`` (another β), in this order.
+        """
+        parts = GRAPH.fullmatch(graph)
+        assert parts, graph
+        name = parts["name"]
+        settings = self._entry("graphs", name)
+        settings |= {"shuffle_tokens": True} if parts["null"] else {}
+        settings |= {"documents": parts["half"]} if parts["half"] else {}
+        settings |= {"beta": parts["beta"]} if parts["beta"] else {}
+        return ProjectSettings.from_mapping(settings, f"graphs.{name}")
+
+    def cluster(self) -> ClusterSettings:
+        """Return the settings of the clusterings."""
+        return self._section("clustering", ClusterSettings)
+
+    @property
+    def against(self) -> str:
+        """The task whose clusters the measures compare, or nothing."""
+        return self._section("measures", MeasuresEntry).against
+
+    def measure(self, graph: str) -> MeasureSettings:
+        """Return the settings of a graph's measures."""
+        entry = self._section("measures", MeasuresEntry)
+        return MeasureSettings(k=entry.k, shuffle_tokens="+null" in graph)
+
+    def overlap(self) -> OverlapSettings:
+        """Return the settings of the masks' overlap; the length limit is training's."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("overlap", {})
+        return OverlapSettings.from_mapping({"max_tokens": limit} | own, "overlap")
 
     def world(self) -> WorldSettings:
         """Return the settings of the synthetic world."""
@@ -171,10 +244,10 @@ class Experiment:
         """Return the settings of the token statistics; the length limit is training's."""
         return StatisticsSettings(max_tokens=self._section("training", TrainSettings).max_tokens)
 
-    def capture(self) -> CaptureSettings:
-        """Return the settings of the activation dump; the length limit is training's."""
+    def capture(self, with_values: bool = True) -> CaptureSettings:
+        """Return the settings of an activation dump; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
-        own = self.config.get("capture", {})
+        own = self.config.get("capture", {}) | ({} if with_values else {"sampled_tokens": 0})
         return CaptureSettings.from_mapping({"max_tokens": limit} | own, "capture")
 
     def evaluate(self) -> EvaluateSettings:
@@ -190,6 +263,9 @@ class Experiment:
                 if not NAME.fullmatch(name):
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
+        self.cluster(), self.overlap(), self.measure("")
+        if self.against:
+            self.task(self.against)
         for name in self.config["models"]:
             self.model(name)
         for name in self.config["tasks"]:
@@ -199,16 +275,22 @@ class Experiment:
         for name, variant in self._known_variants.items():
             self.training(name, seed=0)
             if graph := self.graph_of(name):
-                self._check_affinity(variant.method, graph)
+                self._check_affinity(variant, graph)
 
-    def _check_affinity(self, method: str, graph: str) -> None:
-        settings, project = self.method(method).settings, self.project(graph)
-        k = settings.get("k", TrainSettings.k)
-        if settings.get("affinity") == "dense" and not project.dense:
-            raise InputError(f"methods.{method}: affinity 'dense' needs a graph with dense: true")
-        if settings.get("affinity") != "dense" and not project.dense and k > project.k_max:
+    def _check_affinity(self, variant: Variant, graph: str) -> None:
+        where, settings = f"methods.{variant.method}", self.method(variant.method).settings
+        affinity, project = settings.get("affinity"), self.project(graph)
+        if (affinity == "dense") != project.dense:
             raise InputError(
-                f"methods.{method}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
+                f"{where}: affinity {affinity!r} needs a graph with "
+                f"dense: {str(affinity == 'dense').lower()}; graphs.{graph} is another"
+            )
+        k = settings.get("k", TrainSettings.k) if variant.k is None else variant.k
+        if affinity in CLUSTER_AFFINITIES:
+            k = self.cluster().k
+        if affinity != "dense" and k > project.k_max:
+            raise InputError(
+                f"{where}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
             )
 
     def _is_masked(self, method: str) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fnsft.config.catalogues import (
+    FigureEntry,
+    MeasuresEntry,
     ModelEntry,
     Selection,
     SweepEntry,
@@ -20,7 +22,9 @@ from fnsft.config.catalogues import (
 from fnsft.config.settings import FieldType, Settings, fields_of
 from fnsft.config.stages import (
     CaptureSettings,
+    ClusterSettings,
     EvaluateSettings,
+    OverlapSettings,
     PrepareSettings,
     PretrainSettings,
     ProjectSettings,
@@ -52,9 +56,12 @@ def build_schema() -> dict[str, Any]:
         "methods": _catalogue("methods", method),
         "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
         "tables": _catalogue("tables", _object("a table", TableEntry, Selection)),
-        "figures": _catalogue("figures", _object("a figure of validation perplexity", Selection)),
+        "figures": _catalogue("figures", _object("a figure", FigureEntry, Selection)),
         "training": _object("every run's settings, unless a method has its own", TrainSettings),
         "capture": _object("activation dumps", CaptureSettings),
+        "clustering": _object("spectral clusters", ClusterSettings),
+        "measures": _object("measures of graphs", MeasuresEntry),
+        "overlap": _object("what the graph changes about a mask", OverlapSettings),
         "evaluation": _object("evaluation", EvaluateSettings),
         "sweep": _object("learning-rate sweep", SweepEntry),
         "world": _object("the synthetic world", WorldSettings),

@@ -302,6 +302,7 @@ class TableSettings(Settings):
     controls: tuple[str, ...] = setting((), "methods shown apart, after a rule")
     model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
     title: str = setting("", "first sentence of the caption")
+    layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
 
     def __post_init__(self) -> None:
         super().__post_init__()

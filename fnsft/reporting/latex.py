@@ -38,9 +38,8 @@ def escaped(text: str) -> str:
 
 def latex(table: Table) -> str:
     """Write the table as a ``table`` environment."""
-    columns = "ll" + "c" * len(table.methods)
-    columns += "|" + "c" * len(table.controls) if table.controls else ""
-    head = ["Model", "$p$", *map(_heading, table.columns)]
+    body = _methods_as_rows if table.settings.layout == "rows" else _methods_as_columns
+    columns, lines = body(table)
     lines = [
         r"\begin{table}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{2.8pt}",
@@ -48,13 +47,7 @@ def latex(table: Table) -> str:
         rf"\caption{{{escaped(caption_of(table))}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _row(head),
-        r"\midrule",
-    ]
-    for model in table.models:
-        lines += [*_block(table, model), r"\midrule"]
-    lines += [
-        _average(table),
+        *lines,
         r"\bottomrule",
         r"\end{tabular}",
         r"\begin{tablenotes}[flushleft]\scriptsize\setlength{\labelsep}{0pt}",
@@ -64,6 +57,35 @@ def latex(table: Table) -> str:
         r"\end{table}",
     ]
     return HEADER + "\n".join(lines) + "\n"
+
+
+def _methods_as_columns(table: Table) -> tuple[str, list[str]]:
+    """Return the columns and the lines of a table with one block a model."""
+    columns = "ll" + "c" * len(table.methods)
+    columns += "|" + "c" * len(table.controls) if table.controls else ""
+    lines = [_row(["Model", "$p$", *map(_heading, table.columns)]), r"\midrule"]
+    for model in table.models:
+        lines += [*_block(table, model), r"\midrule"]
+    return columns, [*lines, _average(table)]
+
+
+def _methods_as_rows(table: Table) -> tuple[str, list[str]]:
+    """Return the columns and the lines of a table with one column a model, controls last."""
+    averaged = len(table.models) > 1
+    heads = ["Method", "$p$", *map(escaped, table.models), *(["Average"] if averaged else [])]
+    lines = [_row(heads), r"\midrule"]
+    for method in table.columns:
+        if method == next(iter(table.controls), None):
+            lines.append(r"\midrule")
+        for fraction in table.fractions_of(method):
+            share = "--" if fraction is None else f"{fraction:g}"
+            cells = [table.cells.get((model, method, fraction)) for model in table.models]
+            if averaged:
+                cells.append(table.averages.get(("validation", method)))
+            lines.append(
+                _row([escaped(label_of(method)), share, *(_cell(table, c) for c in cells)])
+            )
+    return "ll" + "c" * (len(table.models) + averaged), lines
 
 
 def _heading(method: str) -> str:

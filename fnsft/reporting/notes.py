@@ -67,7 +67,7 @@ def _kind_in_words(cell: Cell) -> str:
 
 def _marks(table: Table) -> str:
     text = "Bold: best of its block; underlined: second; equal printed values share a mark"
-    return f"{text}; controls, right of the rule, do not compete." if table.controls else f"{text}."
+    return f"{text}; controls, behind the rule, do not compete." if table.controls else f"{text}."
 
 
 def _averages(table: Table) -> list[str]:

@@ -8,13 +8,14 @@ from fnsft.config.stages import (
     FetchSettings,
     FigureSettings,
     TableSettings,
+    TwinSettings,
 )
 
 from snakemake.settings.enums import Quietness
 from snakemake.utils import min_version
 
 from fnsft.artifacts.storage import existing
-from fnsft.config.experiment import Experiment
+from fnsft.config.experiment import TWIN, Experiment
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
 from fnsft.reporting.progress import report_progress
@@ -66,9 +67,10 @@ def models_from(origin):
 
 
 wildcard_constraints:
-    model=one_of(config["models"]),
+    model=rf"({one_of(config['models'])})(\+twin)?",
     task=one_of(config["tasks"]),
-    graph=one_of(config.get("graphs", {})),
+    graph=rf"({one_of(config.get('graphs', {}))})(\+[a-z]+[0-9.]*)*",
+    dump="activations|unseen",
     table=one_of(config["tables"]),
     figure=one_of(config["figures"]),
     variant=r"[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -83,7 +85,8 @@ def stage(settings):
 def model_folder(name):
     """A base model's folder: the user's own, or the one that a rule makes."""
     entry = EXPERIMENT.model(name)
-    return entry.name if entry.origin == "folder" else f"{RESULTS}/models/{name}"
+    users_own = entry.origin == "folder" and not name.endswith(TWIN)
+    return entry.name if users_own else f"{RESULTS}/models/{name}"
 
 
 def data_file(task, name):
@@ -130,10 +133,7 @@ def runs_of(selection):
     ]
 
 
-def run_folders(catalogue):
-    """An input function: the folders of the runs that a table or figure covers."""
-    name = {"tables": "table", "figures": "figure"}[catalogue]
-    return lambda wildcards: [
-        f"{RESULTS}/runs/{run}"
-        for run in runs_of(EXPERIMENT.selection(catalogue, wildcards[name]))
-    ]
+def table_runs(wildcards):
+    """The folders of the runs that a table covers."""
+    runs = runs_of(EXPERIMENT.selection("tables", wildcards.table))
+    return [f"{RESULTS}/runs/{run}" for run in runs]

@@ -24,16 +24,66 @@ def table_settings(name):
         methods=("base", *selection.methods),
         controls=selection.controls,
         title=entry.title,
+        layout=entry.layout,
     )
+
+
+def figure_points(name):
+    """A sweep figure's hyperparameters, values and runs, for every model and seed."""
+    selection = EXPERIMENT.selection("figures", name)
+    return [
+        (axis, value, f"{model}/{selection.task}/{variant}/seed{seed}")
+        for axis, value, variant in EXPERIMENT.points(name)
+        for model in selection.models
+        for seed in selection.seeds
+    ]
+
+
+def figure_inputs(wildcards):
+    """The files that a figure is drawn from, by its kind."""
+    entry = EXPERIMENT.figure(wildcards.figure)
+    selection = EXPERIMENT.selection("figures", wildcards.figure)
+    if entry.kind == "perplexity":
+        return [f"{RESULTS}/runs/{run}" for run in runs_of(selection)]
+    if entry.kind == "sweep":
+        return [
+            f"{RESULTS}/runs/{run}" for _, _, run in figure_points(wildcards.figure)
+        ]
+    graph = entry.graph
+    own = {
+        "agreement": f"measures/{graph}.jsonl",
+        "structure": f"measures/{graph}.jsonl",
+        "scores": f"measures/{graph}.scores.safetensors",
+        "overlap": f"overlap/{graph}.jsonl",
+        "activations": "activations",
+        "influence": "tokens.safetensors",
+        "clusters": f"clusters/{graph}.safetensors",
+    }[entry.kind]
+    files = [("", own)]
+    if entry.kind in ("agreement", "structure", "scores"):
+        files += [(TWIN, own), ("", own.replace(graph, f"{graph}+null"))]
+    every_seed = entry.kind in ("agreement", "structure", "overlap")
+    return [
+        NEURONS.format(model=model + twin, task=selection.task, seed=seed) + f"/{file}"
+        for model in selection.models
+        for seed in (selection.seeds if every_seed else selection.seeds[:1])
+        for twin, file in files
+    ]
 
 
 def figure_settings(name):
     """What a figure covers and how it calls it."""
-    selection = EXPERIMENT.selection("figures", name)
+    entry, selection = EXPERIMENT.figure(name), EXPERIMENT.selection("figures", name)
+    points = figure_points(name) if entry.kind == "sweep" else []
     return FigureSettings(
+        kind=entry.kind,
         models=selection.models,
         model_labels=labels_of(selection.models),
         methods=(*selection.methods, *selection.controls),
+        axes=tuple(axis for axis, _, _ in points),
+        values=tuple(value for _, value, _ in points),
+        betas=entry.betas or FigureSettings().betas,
+        layers=entry.layers,
     )
 
 
@@ -47,7 +97,7 @@ def table_records(wildcards):
 rule table:
     input:
         records=table_records,
-        runs=run_folders("tables"),
+        runs=table_runs,
     output:
         tex=RESULTS + "/{table}.tex",
         csv=RESULTS + "/{table}.csv",
@@ -64,7 +114,7 @@ rule table:
 
 rule figure:
     input:
-        run_folders("figures"),
+        figure_inputs,
     output:
         multiext(RESULTS + "/figures/{figure}", ".pdf", ".png"),
     log:
@@ -74,7 +124,7 @@ rule figure:
     message:
         "draw {wildcards.figure}"
     shell:
-        "fnsft figure --training {input} --output {output[0]} {params.stage[0]} 2> {log}"
+        "fnsft figure --inputs {input} --output {output[0]} {params.stage[0]} 2> {log}"
 
 
 rule choose:

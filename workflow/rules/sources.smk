@@ -126,6 +126,28 @@ rule pretrain:
         "fnsft pretrain --corpus {input} --output {output} {params.stage[0]} 2> {log}"
 
 
+rule twin:
+    input:
+        lambda wildcards: model_folder(wildcards.base),
+    output:
+        directory(RESULTS + "/models/{base}+twin"),
+    log:
+        LOGS + "/twin/{base}.log",
+    benchmark:
+        COSTS + "/twin/{base}.tsv"
+    wildcard_constraints:
+        base=one_of(config["models"]),
+    resources:
+        mem_mb=64_000,
+        runtime=30,
+    params:
+        stage=stage(TwinSettings()),
+    message:
+        "draw random weights in the shape of {wildcards.base}"
+    shell:
+        "fnsft twin --model {input} --output {output} {params.stage[0]} 2> {log}"
+
+
 rule prepare:
     input:
         train=lambda wildcards: data_file(

@@ -3,11 +3,20 @@ RUN = "{model}/{task}/{variant}/seed{seed}"
 
 
 def graph_file(wildcards):
-    """The graph that a variant reads: a list of none or one."""
+    """The graph, or its clusters, that a variant reads: a list of none or one."""
     graph = EXPERIMENT.graph_of(wildcards.variant)
-    return (
-        [f"{NEURONS}/graphs/{graph}.safetensors".format(**wildcards)] if graph else []
-    )
+    if not graph:
+        return []
+    kind = CLUSTERS if EXPERIMENT.reads_clusters(wildcards.variant) else GRAPH
+    return [kind.format(graph=graph, **wildcards)]
+
+
+def graph_flag(wildcards, input):
+    """The same as a flag."""
+    if not input.graph:
+        return ""
+    clusters = EXPERIMENT.reads_clusters(wildcards.variant)
+    return f"{'--clusters' if clusters else '--graph'} {input.graph}"
 
 
 def benchmark_files(wildcards):
@@ -52,7 +61,7 @@ rule train:
             EXPERIMENT.training(wildcards.variant, int(wildcards.seed))
         ),
         data=lambda wildcards, input: Path(input.data[0]).parent,
-        graph=lambda wildcards, input: f"--graph {input.graph}" if input.graph else "",
+        graph=graph_flag,
         method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
         checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
     message:
