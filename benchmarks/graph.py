@@ -35,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     import numba
     import numpy as np
 
+    from fnsft.neurons.bits import hyperedge_sizes
+    from fnsft.neurons.clustering import cluster_layer
     from fnsft.neurons.frequencies import frequency_ranks, token_weights
     from fnsft.neurons.hyperedges import hyperedge_weights
 
@@ -73,14 +75,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     with PeakMemory() as memory:
         graph, seconds = timed(lambda: project(bits, weights))
     say(f"projected in {seconds:.1f} s, {memory.peak_mb:.0f} MB")
-    sizes = sizes_of(bits)
+    sizes = hyperedge_sizes(bits)
     hyperedges = hyperedge_weights(sizes, weights, 2.5)
-    used = np.flatnonzero(hyperedges)
-    blas = blas_seconds(bits, hyperedges, used, arguments.blas_rows)
-    error, recall = accuracy(bits, hyperedges, used, arguments.checked_rows)
+    n_used = int((hyperedges > 0).sum())
+    blas = blas_seconds(bits, hyperedges, arguments.blas_rows)
+    error, recall = accuracy(bits, hyperedges, arguments.checked_rows)
     limit = popcount_limit(arguments.threads)
-    pairs = arguments.neurons * (arguments.neurons + 1) / 2 * len(used)
-    clustering = 0.0
+    pairs = arguments.neurons * (arguments.neurons + 1) / 2 * n_used
+    settings = {"n_eigenvectors": 32, "n_clusters": 32, "min_entropy_bits": 4.0, "seed": 0}
+    _, clustering = timed(lambda: cluster_layer(graph, 64, k=20, **settings))
     say(f"clustered in {clustering:.1f} s")
     ours = {}
     for threads in (1, arguments.threads):
@@ -92,7 +95,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     return {
         "neurons": arguments.neurons,
         "tokens": arguments.tokens,
-        "tokens_with_weight": len(used),
+        "tokens_with_weight": n_used,
         "threads": arguments.threads,
         "mean_hyperedge_share": round(float(sizes.mean()) / arguments.neurons, 3),
         "seconds": round(seconds, 2),
@@ -110,7 +113,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
 
 
-def write_dump(folder: Path, n_neurons: int, n_tokens: int):  # type: ignore[no-untyped-def]
+def write_dump(folder: Path, n_neurons: int, n_tokens: int) -> tuple[Any, Any]:
     """Write a dump of one layer, and return it and its token ids [T]."""
     import numpy as np
 
@@ -134,81 +137,83 @@ def write_dump(folder: Path, n_neurons: int, n_tokens: int):  # type: ignore[no-
     return open_dump(folder), token_ids
 
 
-def sizes_of(bits):  # type: ignore[no-untyped-def]
-    from fnsft.neurons.bits import hyperedge_sizes
-
-    return hyperedge_sizes(bits)
-
-
-def project(bits, weights, limit: int | None = None):  # type: ignore[no-untyped-def]
+def project(bits: Any, weights: Any, limit: int | None = None) -> Any:
     """Project as ``fnsft project`` does; ``limit`` leaves the later tokens without weight."""
+    from fnsft.neurons.bits import hyperedge_sizes
     from fnsft.neurons.hyperedges import hyperedge_weights
     from fnsft.neurons.projection import project_layer
 
-    sizes = sizes_of(bits)
+    sizes = hyperedge_sizes(bits)
     hyperedges = hyperedge_weights(sizes, weights, 2.5)
     if limit is not None:
         hyperedges[limit:] = 0
     return project_layer(bits, sizes, hyperedges, 64)
 
 
-def cluster(graph) -> None:  # type: ignore[no-untyped-def]
-    from fnsft.neurons.clustering import cluster_layer
-
-    cluster_layer(graph)
-
-
-def dense_bits(bits, used):  # type: ignore[no-untyped-def]
-    """Return the bits of the tokens that weigh something, [U, N] float32."""
+def dense_blocks(bits: Any, hyperedges: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the bits, [u, N] float32, and the weights [u] of the tokens that weigh something."""
     import numpy as np
 
     from fnsft.artifacts.activations import unpack_bits
 
-    dense = np.empty((len(used), bits.n_neurons), dtype=np.float32)
-    first = row = 0
+    first = 0
     for block in bits.rows(0, bits.n_neurons):
-        inside = used[(used >= first) & (used < first + 64 * block.shape[1])]
-        dense[row : row + len(inside)] = unpack_bits(block)[:, inside - first].T
-        first, row = first + 64 * block.shape[1], row + len(inside)
-    return dense
+        weights = hyperedges[first : first + 64 * block.shape[1]]
+        used = np.flatnonzero(weights)
+        yield np.ascontiguousarray(unpack_bits(block).T[used].astype(np.float32)), weights[used]
+        first += 64 * block.shape[1]
 
 
-def blas_seconds(bits, hyperedges, used, n_rows: int) -> float:  # type: ignore[no-untyped-def]
-    """Time the dense product and its top 64 on ``n_rows`` rows, scaled to all rows."""
+def blas_seconds(bits: Any, hyperedges: Any, n_rows: int) -> float:
+    """Time the dense product and its top 64 on ``n_rows`` rows, scaled to all rows and tokens."""
     import numpy as np
     import torch
 
-    dense = dense_bits(bits, used)
-    weighted = dense[:, :n_rows] * hyperedges[used, None].astype(np.float32)
+    products = {"NumPy": np.zeros((n_rows, bits.n_neurons), np.float32)}
+    products["PyTorch"] = products["NumPy"].copy()
+    seconds, n_timed, n_used = dict.fromkeys(products, 0.0), 0, int((hyperedges > 0).sum())
 
     def with_numpy() -> None:
-        np.argpartition(weighted.T @ dense, -64, axis=1)
+        products["NumPy"] += weighted.T @ dense
 
     def with_torch() -> None:
-        (torch.from_numpy(weighted).T @ torch.from_numpy(dense)).topk(64)
+        torch.from_numpy(products["PyTorch"]).addmm_(
+            torch.from_numpy(weighted).T, torch.from_numpy(dense)
+        )
 
-    seconds = [timed(product)[1] for product in (with_numpy, with_torch)]
-    say(f"dense product of {n_rows} rows: NumPy {seconds[0]:.1f} s, PyTorch {seconds[1]:.1f} s")
-    return min(seconds) * bits.n_neurons / n_rows
+    for dense, weights in dense_blocks(bits, hyperedges):
+        weighted = dense[:, :n_rows] * weights[:, None].astype(np.float32)
+        if n_timed == 0:
+            with_numpy(), with_torch()  # warm up
+        seconds["NumPy"] += timed(with_numpy)[1]
+        seconds["PyTorch"] += timed(with_torch)[1]
+        n_timed += len(dense)
+        if n_timed > 65_536:
+            break
+    scaled = {name: value * n_used / n_timed for name, value in seconds.items()}
+    scaled["NumPy"] += timed(lambda: np.argpartition(products["NumPy"], -64, axis=1))[1]
+    scaled["PyTorch"] += timed(lambda: torch.from_numpy(products["PyTorch"]).topk(64))[1]
+    say(
+        f"dense product of {n_rows} rows: " + ", ".join(f"{n} {s:.1f} s" for n, s in scaled.items())
+    )
+    return min(scaled.values()) * bits.n_neurons / n_rows
 
 
-def accuracy(bits, hyperedges, used, n_rows: int) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def accuracy(bits: Any, hyperedges: Any, n_rows: int) -> tuple[float, float]:
     """Return the mean relative error and the recall of the 20 nearest neighbours."""
     import numpy as np
 
+    from fnsft.neurons.bits import hyperedge_sizes
     from fnsft.neurons.projection import project_layer
 
     n_neurons = bits.n_neurons
     rows = np.random.default_rng(1).choice(n_neurons, n_rows, replace=False)
     exact = np.zeros((n_rows, n_neurons))
-    dense = dense_bits(bits, used)
-    for start in range(0, len(used), 4 * BLOCK):
-        block = dense[start : start + 4 * BLOCK].astype(np.float64)
-        exact += (block[:, rows] * hyperedges[used[start : start + 4 * BLOCK], None]).T @ block
-    del dense
+    for dense, weights in dense_blocks(bits, hyperedges):
+        exact += (dense[:, rows] * weights[:, None]).T @ dense.astype(np.float64)
     exact[np.arange(n_rows), rows] = 0
     found = np.empty((n_neurons, n_neurons), dtype=np.float32)
-    graph = project_layer(bits, sizes_of(bits), hyperedges, 64, dense=found)
+    graph = project_layer(bits, hyperedge_sizes(bits), hyperedges, 64, dense=found)
     positive = exact > 0
     error = np.abs(found[rows] - exact)[positive] / exact[positive]
     shared = 0
