@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from fnsft.errors import InputError
-from fnsft.masks.affinity import Affinity, dense_affinity, knn_affinity, shuffled
+from fnsft.masks.affinity import (
+    Affinity,
+    cluster_affinity,
+    dense_affinity,
+    knn_affinity,
+    shuffled,
+    shuffled_labels,
+)
 from fnsft.masks.score import score
 
 N, D, K_MAX = 37, 23, 12
@@ -33,8 +40,55 @@ def dense_reference(indptr, indices, weights, k: int) -> np.ndarray:
     return w
 
 
+def mutual_reference(indptr, indices, weights, k: int) -> np.ndarray:
+    first = [list(indices[indptr[i] : min(indptr[i + 1], indptr[i] + k)]) for i in range(N)]
+    w = np.zeros((N, N))
+    for i in range(N):
+        for place, j in enumerate(first[i]):
+            if i in first[j]:
+                w[i, j] = weights[indptr[i] + place]
+        w[i] = w[i] / w[i].sum() if w[i].any() else np.eye(N)[i]
+    return w
+
+
+def stored_matrix(seed: int = 0) -> np.ndarray:
+    """Weights of a dense graph; neurons 4 and 36 are isolated."""
+    matrix = np.random.default_rng(seed).lognormal(0, 3, (N, N)).astype(np.float32)
+    matrix[np.eye(N, dtype=bool)] = 0
+    matrix[[4, 36]] = 0
+    matrix[:, [4, 36]] = 0
+    return matrix
+
+
+def some_labels(seed: int = 0) -> np.ndarray:
+    """Clusters of many sizes, one of them a single neuron; neurons 4 and 36 are in none."""
+    labels = np.random.default_rng(seed).integers(0, 4, N).astype(np.int32)
+    labels[9] = 4
+    labels[[4, 36]] = -1
+    return labels
+
+
+def cluster_reference(labels) -> np.ndarray:
+    """The co-cluster matrix, row-normalised; a neuron in no cluster is with itself alone."""
+    together = np.eye(N)
+    for i in range(N):
+        for j in range(N):
+            if labels[i] == labels[j] >= 0:
+                together[i, j] = 1
+    return together / together.sum(1, keepdims=True)
+
+
+AFFINITIES = {
+    "knn": lambda: knn_affinity(*stored_graph(), k=5, k_max=K_MAX),
+    "dense": lambda: dense_affinity(stored_matrix()),
+    "cluster": lambda: cluster_affinity(some_labels()),
+}
+every_form = pytest.mark.parametrize("form", AFFINITIES)
+
+
 def dense(affinity: Affinity) -> np.ndarray:
-    return affinity.weights.to_dense().double().numpy()
+    """W, as the blend of the unit vectors with λ = 1."""
+    return affinity.blend(torch.eye(N), 1.0).double().numpy()
 
 
 @pytest.mark.parametrize("k", [1, 3, K_MAX])
@@ -46,14 +100,53 @@ def test_the_knn_affinity_is_the_normalised_cut_of_the_graph(k):
     assert affinity.weights.dtype == torch.float32
 
 
-def test_the_dense_affinity_keeps_all_stored_weights():
+@pytest.mark.parametrize("k", [1, 3, K_MAX])
+def test_the_mutual_affinity_keeps_what_both_neurons_keep(k):
     graph = stored_graph()
-    np.testing.assert_allclose(dense(dense_affinity(*graph)), dense_reference(*graph, N), rtol=1e-6)
+    affinity = knn_affinity(*graph, k=k, k_max=K_MAX, mutual=True)
+    expected = mutual_reference(*graph, k)
+    np.testing.assert_allclose(dense(affinity), expected, rtol=1e-6)
+    assert affinity.isolated == np.diag(expected).sum() > 2
 
 
-def test_rows_sum_to_one_and_the_diagonal_is_zero_but_for_isolated_neurons():
-    w = dense(knn_affinity(*stored_graph(), k=5, k_max=K_MAX))
-    np.testing.assert_allclose(w.sum(1), 1, rtol=1e-6)
+def test_the_dense_affinity_is_the_normalised_matrix():
+    matrix = stored_matrix()
+    affinity = dense_affinity(matrix)
+    expected = np.array([row / row.sum() if row.any() else 0 * row for row in matrix.astype(float)])
+    expected[4, 4] = expected[36, 36] = 1
+    np.testing.assert_allclose(dense(affinity), expected, rtol=1e-6)
+    assert affinity.isolated == 2
+    assert np.array_equal(matrix, stored_matrix()), "the graph is left as it was"
+
+
+def test_the_cluster_affinity_is_the_normalised_co_cluster_matrix():
+    affinity = cluster_affinity(some_labels())
+    np.testing.assert_allclose(dense(affinity), cluster_reference(some_labels()), rtol=1e-6)
+    assert affinity.isolated == 2
+    assert affinity.means.shape == (5 + 2, N)
+    assert affinity.means.values().numel() == N, "never [N, N]"
+
+
+def test_the_numbers_of_clusters_do_not_matter():
+    labels = some_labels()
+    renumbered = np.where(labels < 0, -1, np.array([70, 3, 11, 0, 5])[labels])
+    assert np.array_equal(dense(cluster_affinity(renumbered)), dense(cluster_affinity(labels)))
+
+
+def test_without_a_cluster_every_neuron_keeps_its_own():
+    affinity = cluster_affinity(np.full(N, -1, dtype=np.int32))
+    assert np.array_equal(dense(affinity), np.eye(N))
+    assert affinity.isolated == N
+
+
+@every_form
+def test_rows_sum_to_one(form):
+    np.testing.assert_allclose(dense(AFFINITIES[form]()).sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["knn", "dense"])
+def test_the_diagonal_is_zero_but_for_isolated_neurons(form):
+    w = dense(AFFINITIES[form]())
     assert np.flatnonzero(np.diag(w)).tolist() == [4, 36]
     assert w[4, 4] == w[36, 36] == 1
 
@@ -85,6 +178,21 @@ def test_a_damaged_graph_is_refused_with_what_was_expected():
             knn_affinity(*graph, k=3, k_max=K_MAX)
 
 
+@pytest.mark.parametrize(
+    ("damage", "expectation"),
+    [
+        (lambda m: m[:, :-1], r"expected \[N, N\], found \(37, 36\)"),
+        (lambda m: m + np.eye(N, dtype=np.float32), "no diagonal"),
+        (lambda m: m - 1e-3 * (1 - np.eye(N, dtype=np.float32)), "finite, non-negative"),
+        (lambda m: np.where(m == m.max(), np.float32(np.nan), m), "finite, non-negative"),
+        (lambda m: np.where(m == m.max(), np.float32(np.inf), m), "finite, non-negative"),
+    ],
+)
+def test_a_damaged_dense_graph_is_refused_with_what_was_expected(damage, expectation):
+    with pytest.raises(InputError, match=expectation):
+        dense_affinity(damage(stored_matrix()))
+
+
 def test_shuffling_is_p_w_p_transposed_with_a_permutation_of_its_own_for_each_layer():
     affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
     w = dense(affinity)
@@ -98,17 +206,20 @@ def test_shuffling_is_p_w_p_transposed_with_a_permutation_of_its_own_for_each_la
     assert len(seen) == 3
 
 
-def test_the_neighbours_of_a_gradient_are_w_times_it():
-    affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
-    gradient = torch.randn(N, D).abs()
-    expected = dense(affinity) @ gradient.double().numpy()
-    np.testing.assert_allclose(affinity.neighbours(gradient).numpy(), expected, rtol=1e-5)
+def test_shuffled_clusters_are_p_w_p_transposed_with_the_permutation_of_the_graph():
+    w = dense(cluster_affinity(some_labels()))
+    for seed, layer in [(0, 0), (0, 1), (1, 0)]:
+        p = np.eye(N)[np.random.default_rng((seed, layer)).permutation(N)]
+        control = cluster_affinity(shuffled_labels(some_labels(), seed, layer))
+        np.testing.assert_array_equal(dense(control), p @ w @ p.T)
+        assert control.isolated == 2
 
 
+@every_form
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_score_blends_the_gradient_and_its_neighbours(lam, dtype):
-    affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
+def test_the_score_blends_the_gradient_and_its_neighbours(form, lam, dtype):
+    affinity = AFFINITIES[form]()
     gradient = torch.randn(N, D).to(dtype)
     magnitude = gradient.double().abs().numpy()
     expected = (1 - lam) * magnitude + lam * dense(affinity) @ magnitude
@@ -117,8 +228,18 @@ def test_the_score_blends_the_gradient_and_its_neighbours(lam, dtype):
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
-def test_a_matrix_and_its_transposed_twin_have_the_same_score_for_any_strides():
-    affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
+@every_form
+def test_blending_changes_neither_its_argument_nor_the_affinity(form):
+    affinity, magnitude = AFFINITIES[form](), torch.rand(N, D)
+    before, w = magnitude.clone(), dense(affinity)
+    affinity.blend(magnitude, 0.4)
+    assert torch.equal(magnitude, before)
+    assert np.array_equal(dense(affinity), w)
+
+
+@every_form
+def test_a_matrix_and_its_transposed_twin_have_the_same_score_for_any_strides(form):
+    affinity = AFFINITIES[form]()
     gradient = torch.randn(N, D)
     expected = score(gradient, affinity, 0.5, neuron_axis=0)
     down = gradient.t().contiguous()
@@ -129,13 +250,15 @@ def test_a_matrix_and_its_transposed_twin_have_the_same_score_for_any_strides():
             torch.testing.assert_close(found if axis == 0 else found.t(), expected)
 
 
-def test_without_neighbours_the_score_is_exactly_the_magnitude():
-    affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
+@every_form
+def test_without_neighbours_the_score_is_exactly_the_magnitude(form):
+    affinity = AFFINITIES[form]()
     gradient = torch.randn(D, N)
     assert torch.equal(score(gradient, affinity, 0.0, neuron_axis=1), gradient.abs())
 
 
-def test_a_matrix_of_another_width_is_refused():
-    affinity = knn_affinity(*stored_graph(), k=5, k_max=K_MAX)
+@every_form
+def test_a_matrix_of_another_width_is_refused(form):
+    affinity = AFFINITIES[form]()
     with pytest.raises(ValueError, match="37 neurons along axis 1 .* another model or layer"):
         score(torch.randn(N, D), affinity, 0.5, neuron_axis=1)

@@ -368,7 +368,7 @@ def test_the_figure_is_the_same_file_each_time_it_is_drawn(files: Path) -> None:
     runs = [str(path) for path in sorted(files.glob("run*"))]
     drawn = []
     for name in ("one", "two"):
-        assert main(["figure", "--training", *runs, "--output", str(files / f"{name}.pdf")]) == 0
+        assert main(["figure", "--inputs", *runs, "--output", str(files / f"{name}.pdf")]) == 0
         drawn.append([(files / f"{name}.{kind}").read_bytes() for kind in ("pdf", "png")])
     assert drawn[0] == drawn[1]
-    assert main(["figure", "--training", *runs, "--output", str(files / "x.svg")]) == 2
+    assert main(["figure", "--inputs", *runs, "--output", str(files / "x.svg")]) == 2

@@ -6,16 +6,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from fnsft.architectures import mlp_matrices
+from fnsft.artifacts.clusters import Clusters, read_clusters, write_clusters
+from fnsft.artifacts.graphs import dense_graph_writer, graph_model, read_graph
+from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.training import read_training
 from fnsft.cli.main import main
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
+from fnsft.masks.affinity import shuffled_labels
 from fnsft.training import curve
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.finetuning import IGNORED, as_dataset
@@ -61,6 +66,29 @@ def graph(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFac
     inputs = ["--statistics", str(tokens), "--activations", str(dump), "--output", str(output)]
     assert main(["project", *inputs]) == 0
     return output
+
+
+@pytest.fixture(scope="module")
+def clusters(graph: Path) -> Path:
+    """Clusters of the graph; neurons 0 to 2 of the first layer are put in none."""
+    path = graph.with_name("clusters.safetensors")
+    assert main(["cluster", "--graph", str(graph), "--output", str(path), "--k", "5"]) == 0
+    found, model = read_clusters(path), graph_model(graph)
+    found.layers[0].labels[:3] = -1
+    write_clusters(path, found, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dense_graph(graph: Path) -> Path:
+    """All weights that the graph stores, as a dense graph."""
+    path, sparse = graph.with_name("dense.safetensors"), read_graph(graph)
+    shape = (sparse.n_layers, sparse.d_mlp)
+    with dense_graph_writer(path, *shape, graph_model(graph)) as matrices:
+        for matrix, layer in zip(matrices, sparse.layers, strict=True):
+            rows = np.repeat(np.arange(sparse.d_mlp), np.diff(layer.indptr))
+            matrix[rows, layer.indices] = layer.weights
+    return path
 
 
 def test_the_loss_is_on_the_completion_alone() -> None:
@@ -116,6 +144,110 @@ def test_one_step_moves_at_most_the_fraction_of_every_mlp_matrix(
         assert moved == round(0.3 * before[matrix.name].numel()), matrix.name
     assert read_training(output).mask_pass_rate == pytest.approx(0.3, abs=1e-3)
     assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+@pytest.mark.parametrize("affinity", ["cluster", "cluster-shuffled"])
+def test_clusters_decide_what_may_change(
+    tiny_model_dir: Path, data: Path, clusters: Path, tmp_path: Path, affinity: str
+) -> None:
+    """With λ = 1 a row's score is its cluster's: the neurons of a cluster share their mask."""
+    output = tmp_path / "run"
+    settings = {"batch_size": 14, "micro_batch_size": 14, "weight_decay": 0, "fraction": 0.3}
+    settings |= {"method": "collab", "affinity": affinity, "clusters": clusters, "lam": 1}
+    assert train(tiny_model_dir, data, output, **settings) == 0
+    before, after = weights(tiny_model_dir), weights(output)
+    layers = [layer.labels for layer in read_clusters(clusters).layers]
+    if affinity == "cluster-shuffled":
+        layers = [shuffled_labels(labels, 0, number) for number, labels in enumerate(layers)]
+    for matrix in mlp_matrices(AutoModelForCausalLM.from_pretrained(tiny_model_dir)):
+        moved = before[matrix.name] != after[matrix.name]
+        assert int(moved.sum()) == round(0.3 * moved.numel())
+        rows = moved if matrix.neuron_axis == 0 else moved.t()
+        labels = layers[matrix.layer]
+        # Only the cluster at the threshold is divided, in one place a column or so.
+        divided = 0
+        for cluster in range(labels.max() + 1):
+            share = rows[torch.from_numpy(labels == cluster)].float().mean(dim=0)
+            divided += int(((share > 0) & (share < 1)).sum())
+        assert divided <= 2, matrix.name
+    notes = json.loads((tmp_path / "run.manifest.json").read_text())["notes"]
+    assert notes["isolated_neurons"] == [int((labels == -1).sum()) for labels in layers]
+    assert notes["isolated_neurons"][0] >= 3
+    assert read_training(output).run.affinity == affinity
+
+
+def test_a_dense_graph_of_the_stored_weights_is_the_knn_graph_with_all_of_them(
+    tiny_model_dir: Path, data: Path, graph: Path, dense_graph: Path, tmp_path: Path
+) -> None:
+    k_max = read_graph(graph).k_max
+    settings = {"method": "collab", "fraction": 0.3, "batch_size": 14, "micro_batch_size": 14}
+    runs = {
+        "knn": {"graph": graph, "affinity": "knn", "k": k_max},
+        "dense": {"graph": dense_graph, "affinity": "dense"},
+        "mutual": {"graph": graph, "affinity": "knn", "k": 5, "mutual": True},
+        "cut": {"graph": graph, "affinity": "knn", "k": 5},
+    }
+    for name, extra in runs.items():
+        assert train(tiny_model_dir, data, tmp_path / name, **settings, **extra) == 0
+    differ = {}
+    for one, other in (("knn", "dense"), ("cut", "mutual")):
+        first, second = weights(tmp_path / one), weights(tmp_path / other)
+        parts = [(first[name] != second[name]).float().mean().item() for name in first]
+        differ[one] = max(parts)
+    # Sums in another order may change places at the threshold, another affinity changes many.
+    assert differ["knn"] < 0.002
+    assert differ["cut"] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("affinity", "source", "message"),
+    [
+        ("cluster", "graph", "with affinity 'cluster' takes no graph; leave --graph out"),
+        ("knn", "clusters", "with affinity 'knn' needs a graph: give --graph"),
+        ("cluster-shuffled", None, "affinity 'cluster-shuffled' needs clusters: give --clusters"),
+        ("dense", "graph", "expected dense-collaboration-graph of schema 1"),
+        ("knn", "dense_graph", "expected collaboration-graph of schema 1"),
+        ("mutual", "clusters", "mutual: expected the affinity knn or shuffled, found cluster"),
+    ],
+)
+def test_an_affinity_without_its_source_is_bad_input(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    affinity: str,
+    source: str | None,
+    message: str,
+) -> None:
+    settings: dict[str, Any] = {"method": "collab", "fraction": 0.5, "affinity": affinity}
+    if affinity == "mutual":
+        settings |= {"affinity": "cluster", "mutual": True}
+    if source:
+        settings["clusters" if source == "clusters" else "graph"] = request.getfixturevalue(source)
+    capsys.readouterr()
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_clusters_of_another_shape_are_refused(
+    tiny_model_dir: Path,
+    data: Path,
+    clusters: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = read_clusters(clusters)
+    other = Clusters(found.layers[:1], found.d_mlp)
+    path = tmp_path / "other" / "clusters.safetensors"
+    write_clusters(path, other, model_identity(tiny_model_dir))
+    settings = {"method": "collab", "fraction": 0.5, "affinity": "cluster", "clusters": path}
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings) == 2
+    message = "expected 2 layers of 64 neurons, found 1 of 64; make them from this model"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -243,6 +375,7 @@ def test_a_divergent_run_is_named(
     [
         ({"method": "collab", "fraction": 0.5, "affinity": "knn"}, "needs a graph: give --graph"),
         ({"method": "sft", "graph": "g.safetensors"}, "takes no graph"),
+        ({"method": "highest", "fraction": 1, "clusters": "c.safetensors"}, "takes no clusters"),
         ({"method": "highest", "fraction": 2}, "above 0, at most 1, found 2.0"),
         ({"model": "nowhere"}, "nowhere: no such file or folder"),
         ({"data": "nowhere"}, "nowhere: no such file or folder"),

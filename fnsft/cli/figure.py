@@ -1,8 +1,7 @@
-"""``fnsft figure``: validation curves of fine-tuning runs, as PDF and PNG."""
+"""``fnsft figure``: one figure of a kind, as PDF and PNG."""
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from fnsft.config.stages import FigureSettings
@@ -12,9 +11,13 @@ SETTINGS = FigureSettings
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
-    """Add the runs and the output."""
+    """Add what is drawn and the output."""
     parser.add_argument(
-        "--training", type=Path, nargs="+", required=True, help="training.json files or folders"
+        "--inputs",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="what the kind draws: runs, measures, histograms, dumps, statistics or clusters",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="the figure, .pdf; a .png goes beside it"
@@ -22,28 +25,21 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: FigureSettings) -> None:
-    """Read the runs, draw, write both formats."""
+    """Read the inputs, draw, write both formats."""
     output: Path = arguments.output
     if output.suffix != ".pdf":
         raise InputError(f"{output}: expected a name that ends in .pdf; the .png goes beside it")
 
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import written_whole
-    from fnsft.artifacts.training import read_training
-    from fnsft.reporting.curves import panels_of
-    from fnsft.reporting.figure import draw, save
-    from fnsft.reporting.labels import ModelLabels
+    from fnsft.reporting.figures import drawing_of
+    from fnsft.reporting.figures.canvas import save
 
-    inputs = {str(path): path for path in arguments.training}
+    inputs = {str(path): path for path in arguments.inputs}
     with recorded_stage(settings, inputs, output):
-        labels = ModelLabels.of(settings)
-        trainings = [labels.training(read_training(path)) for path in arguments.training]
-        labelled = replace(settings, models=labels.models(settings.models), model_labels=())
-        panels = panels_of(trainings, labelled)
-        figure = draw(panels)
+        drawing = drawing_of(arguments.inputs, settings)
         with written_whole(output.with_suffix(".png")) as partial:
-            save(figure, partial, "png")
+            save(drawing.figure, partial, "png")
         with written_whole(output) as partial:
-            save(figure, partial, "pdf")
-    curves = sum(len(panel.curves) for panel in panels)
-    print(f"{output}: {len(panels)} models, {curves} curves", file=sys.stderr)
+            save(drawing.figure, partial, "pdf")
+    print(f"{output}: {drawing.summary}", file=sys.stderr)

@@ -4,8 +4,13 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fnsft.config.stages import TrainSettings
+from fnsft.config.stages import CLUSTER_AFFINITIES, TrainSettings
+from fnsft.errors import InputError
+
+if TYPE_CHECKING:
+    from fnsft.training.masking import Structure
 
 SETTINGS = TrainSettings
 
@@ -16,7 +21,12 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of fnsft prepare with the three splits"
     )
-    parser.add_argument("--graph", type=Path, help="collaboration graph (collab)")
+    parser.add_argument(
+        "--graph", type=Path, help="collaboration graph (collab; a dense one for affinity dense)"
+    )
+    parser.add_argument(
+        "--clusters", type=Path, help="clusters (collab with affinity cluster, cluster-shuffled)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
     parser.add_argument(
         "--checkpoints",
@@ -31,23 +41,19 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     """Check the inputs, train, and remove the checkpoints."""
-    from fnsft.artifacts.graphs import read_graph
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import existing
     from fnsft.artifacts.training import Run
-    from fnsft.errors import InputError
     from fnsft.training.checkpoints import claim
 
-    if (arguments.graph is None) != (settings.method != "collab"):
-        need = "needs a graph: give --graph" if arguments.graph is None else "takes no graph"
-        raise InputError(f"method {settings.method!r} {need}")
+    source = _source(arguments, settings)
     inputs = {"model": arguments.model, "data": existing(arguments.data)}
     model = model_identity(arguments.model)
-    graph = None
-    if arguments.graph is not None:
-        inputs["graph"] = arguments.graph
-        graph = read_graph(arguments.graph, model)
+    structure = None
+    if source is not None:
+        inputs[source] = getattr(arguments, source)
+        structure = _read_structure(inputs[source], settings, model)
     checkpoints = arguments.checkpoints or arguments.output.with_name(
         f"{arguments.output.name}.checkpoints"
     )
@@ -70,7 +76,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
     try:
         with recorded_stage(settings, inputs, arguments.output) as record:
-            done = fine_tune(files, settings, graph, identity, resume_from, record)
+            done = fine_tune(files, settings, structure, identity, resume_from, record)
             record.note(resumed_from=resume_from.name if resume_from else None)
     except InputError:
         if not list(checkpoints.glob("checkpoint-*")):
@@ -82,4 +88,32 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         f"{done.best_epoch}, validation perplexity {done.best_validation_perplexity:.4f}; "
         f"{record.notes['train_samples_left_out']} longer samples left out",
         file=sys.stderr,
+    )
+
+
+def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | None:
+    """Return which file the method needs, ``graph``, ``clusters`` or none; refuse the other."""
+    needed = None
+    if settings.method == "collab":
+        needed = "clusters" if settings.affinity in CLUSTER_AFFINITIES else "graph"
+    what = f"method {settings.method!r}"
+    what += f" with affinity {settings.affinity!r}" if settings.affinity else ""
+    for source, words in (("graph", "a graph"), ("clusters", "clusters")):
+        given = getattr(arguments, source) is not None
+        if given and source != needed:
+            raise InputError(f"{what} takes no {source}; leave --{source} out")
+        if not given and source == needed:
+            raise InputError(f"{what} needs {words}: give --{source}")
+    return needed
+
+
+def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Structure":
+    """Read the graph or the clusters of this model that the affinity is made from."""
+    from fnsft.artifacts.clusters import read_clusters
+    from fnsft.artifacts.graphs import open_dense_graph, read_graph
+
+    if settings.affinity in CLUSTER_AFFINITIES:
+        return read_clusters(path, model)
+    return (
+        open_dense_graph(path, model) if settings.affinity == "dense" else read_graph(path, model)
     )

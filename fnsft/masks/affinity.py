@@ -1,43 +1,98 @@
 """The affinity W of one layer: how much each neuron listens to each other neuron.
 
-N is ``d_mlp``, the neurons of the layer. W is [N, N], its rows sum to 1, it is not
-symmetric and, the isolated rows apart, its diagonal is zero. It is built from the stored
-collaboration graph: CSR arrays whose rows are sorted by decreasing weight.
+N is ``d_mlp``, the neurons of the layer, d the width of a matrix. W is [N, N] and its rows sum
+to 1; it need not be symmetric. Its diagonal is zero but for isolated neurons, whose row is
+their own unit vector, and for clusters, where a neuron is one of its own cluster.
+
+Three forms hold it: sparse rows (kNN), a whole matrix, and clusters, which are never [N, N].
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from fnsft.artifacts.clusters import NO_CLUSTER
 from fnsft.errors import InputError
 
 
-@dataclass(frozen=True)
-class Affinity:
-    """A row-stochastic matrix over the neurons of one layer.
+class Affinity(Protocol):
+    """A row-stochastic matrix W over the neurons of one layer."""
 
-    ``weights`` is sparse CSR float32 [N, N]; ``isolated`` counts the neurons without
-    edges, whose row is their own unit vector.
-    """
+    @property
+    def n_neurons(self) -> int:
+        """The layer's neurons, N."""
+
+    @property
+    def isolated(self) -> int:
+        """Neurons that listen to nobody: their row is their own unit vector."""
+
+    def blend(self, magnitude: torch.Tensor, lam: float) -> torch.Tensor:
+        """Return (1 − λ)·m + λ·W·m of a finite float32 m [N, d], with one such copy of scratch."""
+
+    def to(self, device: torch.device | str) -> "Affinity":
+        """Return this affinity on ``device``."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixAffinity:
+    """W as a float32 tensor [N, N]: sparse CSR, or dense with 4 N² bytes."""
 
     weights: torch.Tensor
     isolated: int
 
-    def neighbours(self, abs_gradient: torch.Tensor) -> torch.Tensor:
-        """Return W @ ``abs_gradient``: float32 [N, d], as its argument."""
-        return self.weights @ abs_gradient
+    @property
+    def n_neurons(self) -> int:
+        """The layer's neurons, N."""
+        return self.weights.shape[0]
 
-    def to(self, device: torch.device | str) -> "Affinity":
+    def blend(self, magnitude: torch.Tensor, lam: float) -> torch.Tensor:
+        """Return (1 − λ)·m + λ·W·m."""
+        return torch.addmm(magnitude, self.weights, magnitude, beta=1 - lam, alpha=lam)
+
+    def to(self, device: torch.device | str) -> "MatrixAffinity":
         """Return this affinity on ``device``."""
-        return Affinity(self.weights.to(device), self.isolated)
+        return MatrixAffinity(self.weights.to(device), self.isolated)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterAffinity:
+    """W as the mean over one's cluster: ``means`` [C, N] averages, ``cluster`` [N] tells whose.
+
+    ``means`` is sparse CSR float32; a neuron in no cluster is a cluster of its own.
+    """
+
+    means: torch.Tensor
+    cluster: torch.Tensor
+    isolated: int
+
+    @property
+    def n_neurons(self) -> int:
+        """The layer's neurons, N."""
+        return self.cluster.shape[0]
+
+    def blend(self, magnitude: torch.Tensor, lam: float) -> torch.Tensor:
+        """Return (1 − λ)·m + λ·W·m."""
+        gathered = (self.means @ magnitude)[self.cluster]
+        return gathered.mul_(lam).add_(magnitude, alpha=1 - lam)
+
+    def to(self, device: torch.device | str) -> "ClusterAffinity":
+        """Return this affinity on ``device``."""
+        return ClusterAffinity(self.means.to(device), self.cluster.to(device), self.isolated)
 
 
 def knn_affinity(
-    indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, k: int, k_max: int
-) -> Affinity:
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weights: np.ndarray,
+    k: int,
+    k_max: int,
+    mutual: bool = False,
+) -> MatrixAffinity:
     """Keep the ``k`` largest weights of each row, then normalise the rows.
 
     Parameters
@@ -47,6 +102,8 @@ def knn_affinity(
         sorted by decreasing weight and holds at most ``k_max`` entries.
     k, k_max
         Neighbours kept of a row, and stored of it.
+    mutual
+        Keep (i, j) only when j is among the first ``k`` of i and i among those of j.
 
     Raises
     ------
@@ -59,43 +116,86 @@ def knn_affinity(
             f"lower k, or project the graph with k_max of at least {k}"
         )
     _check_graph(indptr, indices, weights)
-    kept = _position_in_row(indptr) < k
-    kept_before = np.concatenate([[0], np.cumsum(kept)])
-    return _normalised(kept_before[indptr], indices[kept], weights[kept])
+    n = indptr.size - 1
+    rows = np.repeat(np.arange(n), np.diff(indptr))
+    kept = np.arange(rows.size) - indptr[rows] < k
+    if mutual:
+        there, back = rows * n + indices, indices * np.int64(n) + rows
+        kept &= np.isin(back, there[kept])
+    graph = csr_array((weights[kept].astype(np.float64), (rows[kept], indices[kept])), shape=(n, n))
+    sums = graph.sum(axis=1)
+    isolated = sums == 0
+    graph.data /= np.where(isolated, 1, sums)[np.repeat(np.arange(n), np.diff(graph.indptr))]
+    loops = np.flatnonzero(isolated)
+    unit_rows = csr_array((np.ones(loops.size), (loops, loops)), shape=(n, n))
+    return MatrixAffinity(_as_torch(graph + unit_rows), loops.size)
 
 
-def dense_affinity(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> Affinity:
-    """Normalise the rows with all of their stored weights (the ablation without kNN).
+def dense_affinity(matrix: np.ndarray) -> MatrixAffinity:
+    """Normalise the rows with all of their weights (the ablation without kNN).
 
-    Takes 8 bytes an edge, and about 50 while it is built.
+    Parameters
+    ----------
+    matrix
+        float32 [N, N], non-negative, with a zero diagonal. It is copied: 4 N² bytes more.
+
+    Raises
+    ------
+    InputError
+        When it is not that.
     """
-    _check_graph(indptr, indices, weights)
-    return _normalised(indptr, indices, weights)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"dense graph: expected [N, N], found {matrix.shape}; project it anew")
+    # Scratch of [N, N] would double the memory: a NaN fails the comparison, and the sum of a
+    # row is finite when its entries are.
+    sums = matrix.sum(axis=1, dtype=np.float64)
+    expectations = {
+        "no diagonal": not matrix.diagonal().any(),
+        "finite, non-negative weights": matrix.min(initial=0) >= 0 and np.isfinite(sums).all(),
+    }
+    _require(expectations, "dense graph")
+    isolated = np.flatnonzero(sums == 0)
+    sums[isolated] = 1
+    out = np.empty(matrix.shape, dtype=np.float32)
+    weights = np.divide(matrix, sums[:, None], out=out, casting="same_kind")
+    weights[isolated, isolated] = 1
+    return MatrixAffinity(torch.from_numpy(weights), isolated.size)
 
 
-def shuffled(affinity: Affinity, seed: int, layer: int) -> Affinity:
-    """Return P W Pᵀ with the layer's seeded permutation: entry (i, j) is W[π(i), π(j)].
+def cluster_affinity(labels: np.ndarray) -> ClusterAffinity:
+    """Return the mean over one's cluster: W(i, j) = 1/|C| for i, j in C, the diagonal too.
+
+    ``labels`` is an integer array [N], −1 for a neuron in no cluster: it keeps its own value.
+    """
+    n = labels.size
+    alone = np.flatnonzero(labels == NO_CLUSTER)
+    cluster = labels.astype(np.int64)
+    cluster[alone] = labels.max(initial=0) + 1 + np.arange(alone.size)
+    _, cluster, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    means = csr_array((1 / sizes[cluster], (cluster, np.arange(n))), shape=(sizes.size, n))
+    return ClusterAffinity(_as_torch(means), torch.from_numpy(cluster), alone.size)
+
+
+def shuffled(affinity: MatrixAffinity, seed: int, layer: int) -> MatrixAffinity:
+    """Return P W Pᵀ of a sparse W with the layer's permutation: entry (i, j) is W[π(i), π(j)].
 
     The control that shows whether the graph matters: the same weights, rows and degrees,
     between neurons drawn at random.
     """
     w = affinity.weights
     arrays = (w.values().numpy(), w.col_indices().numpy(), w.crow_indices().numpy())
-    permutation = np.random.default_rng((seed, layer)).permutation(w.shape[0])
+    permutation = _permutation(w.shape[0], seed, layer)
     permuted = csr_array(arrays, shape=w.shape)[permutation][:, permutation]
-    return Affinity(_as_torch(permuted), affinity.isolated)
+    return MatrixAffinity(_as_torch(permuted), affinity.isolated)
 
 
-def _normalised(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> Affinity:
-    n = indptr.size - 1
-    graph = csr_array((weights.astype(np.float64), indices, indptr), shape=(n, n))
-    sums = graph.sum(axis=1)
-    isolated = sums == 0
-    rows = np.repeat(np.arange(n), np.diff(indptr))
-    graph.data /= np.where(isolated, 1, sums)[rows]
-    loops = np.flatnonzero(isolated)
-    unit_rows = csr_array((np.ones(loops.size), (loops, loops)), shape=(n, n))
-    return Affinity(_as_torch(graph + unit_rows), int(isolated.sum()))
+def shuffled_labels(labels: np.ndarray, seed: int, layer: int) -> np.ndarray:
+    """Return the labels [N] of :func:`shuffled`'s neurons: random clusters of the same sizes."""
+    return labels[_permutation(labels.size, seed, layer)]
+
+
+def _permutation(n: int, seed: int, layer: int) -> np.ndarray:
+    return np.random.default_rng((seed, layer)).permutation(n)
 
 
 def _as_torch(matrix: csr_array) -> torch.Tensor:
@@ -109,11 +209,6 @@ def _as_torch(matrix: csr_array) -> torch.Tensor:
             size=matrix.shape,
             check_invariants=True,
         )
-
-
-def _position_in_row(indptr: np.ndarray) -> np.ndarray:
-    """Return each stored entry's place in its row, from 0."""
-    return np.arange(indptr[-1]) - np.repeat(indptr[:-1], np.diff(indptr))
 
 
 def _check_graph(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> None:
@@ -130,6 +225,10 @@ def _check_graph(indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -
         "finite, non-negative weights": np.all(np.isfinite(weights) & (weights >= 0)),
         "rows of decreasing weight": not np.any((np.diff(weights) > 0) & (np.diff(rows) == 0)),
     }
+    _require(expectations, "collaboration graph")
+
+
+def _require(expectations: Mapping[str, object], what: str) -> None:
     unmet = [expectation for expectation, met in expectations.items() if not met]
     if unmet:
-        raise InputError(f"collaboration graph: expected {'; '.join(unmet)}; project it anew")
+        raise InputError(f"{what}: expected {'; '.join(unmet)}; project it anew")

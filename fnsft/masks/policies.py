@@ -9,6 +9,7 @@ gradient of ``window`` batches at fixed weights, which is the gradient that a tr
 accumulated when it steps once every ``window`` batches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,7 +74,7 @@ class Collab:
     fraction: float
     seed: int
     lam: float
-    affinities: list[Affinity]
+    affinities: Sequence[Affinity]
 
     def mask(self, gradient: torch.Tensor, matrix: MatrixStep) -> torch.Tensor:
         """Return the mask of the largest (1 − λ)·|g| + λ·W|g|."""

@@ -18,14 +18,14 @@ def score(gradient: torch.Tensor, affinity: Affinity, lam: float, neuron_axis: i
     The gradient may have any strides and floating dtype. Scratch: two float32 copies of it,
     one of which is returned (transposed in memory for axis 1).
     """
-    neurons = affinity.weights.shape[0]
+    neurons = affinity.n_neurons
     if gradient.dim() != 2 or gradient.shape[neuron_axis] != neurons:
         raise ValueError(
             f"expected {neurons} neurons along axis {neuron_axis} of a matrix, found the shape "
             f"{tuple(gradient.shape)}; the graph belongs to another model or layer"
         )
-    # The sparse product has no bfloat16 on the CPU.
+    # A sparse product has no bfloat16 on the CPU.
     magnitude = gradient.detach().float().abs()
     by_neuron = magnitude if neuron_axis == 0 else magnitude.t()
-    blended = torch.addmm(by_neuron, affinity.weights, by_neuron, beta=1 - lam, alpha=lam)
+    blended = affinity.blend(by_neuron, lam)
     return blended if neuron_axis == 0 else blended.t()

@@ -1,11 +1,14 @@
-"""How methods and metrics are written, in tables, figures and on the terminal."""
+"""How methods, metrics and measures are written, in tables, figures and on the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from fnsft.artifacts.measures import Measure
 from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import FigureSettings, TableSettings
+from fnsft.errors import InputError
 
 LABELS = {
     "base": "Base",
@@ -18,11 +21,67 @@ LABELS = {
     "shuffled": "Shuffled",
     "projections-only": "Projections only",
 }
+SOURCE_LABELS = {
+    "model": "model",
+    "random-init": "random-initialised twin",
+    "token-shuffled": "tokens shuffled",
+}
+BASELINE_LABEL = "model, clusters of its parameters"
+MEASURE_LABELS = {
+    "adjusted_rand_halves": "adjusted Rand index, two halves of the data",
+    "rand_halves": "Rand index, two halves of the data",
+    "adjusted_rand_datasets": "adjusted Rand index, two data sets",
+    "rand_datasets": "Rand index, two data sets",
+    "adjusted_rand_parameters": "adjusted Rand index, activations and parameters",
+    "score_over_null_unbiased": "unbiased Score / Null, unseen tokens",
+    "score_over_null": "published Score / Null, unseen tokens",
+    "modularity": "modularity",
+    "knn_jaccard_halves": "overlap of neighbours, two halves (Jaccard)",
+    "in_degree_max": "in-degree of the largest hub",
+    "in_degree_gini": "inequality of in-degrees (Gini)",
+    "nobodys_neighbour_share": "share of neurons that are nobody's neighbour",
+    "entropy_bits": "entropy of the partition (bits)",
+}
+PARAMETER_LABELS = {
+    "k": "neighbours k",
+    "alpha": "hyperedge exponent α",
+    "beta": "rank exponent β",
+    "lam": "neighbours' weight λ",
+    "learning_rate": "learning rate",
+}
 
 
 def label_of(method: str) -> str:
     """Return a method's written name; methods without one are written as they are named."""
     return LABELS.get(method, method)
+
+
+def run_label(method: str, fraction: float | None) -> str:
+    """Return how a method at a fraction is written in a legend."""
+    return label_of(method) + ("" if fraction is None else f", p = {fraction:g}")
+
+
+def counted(numbers: Iterable[int]) -> str:
+    """Return one number, or the lowest and the highest of several: ``2 to 3``."""
+    found = sorted(set(numbers))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def inputs_of(settings: FigureSettings, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return how files that name no model are called: as the settings do, else by file name.
+
+    Raises
+    ------
+    InputError
+        When the settings name models, but not one for each file.
+    """
+    called = settings.model_labels or settings.models
+    if called and len(called) != len(paths):
+        raise InputError(
+            f"models: expected one for each of {len(paths)} inputs, found {len(called)}"
+        )
+    stems = tuple(path.stem for path in paths)
+    return called or (stems if len(set(stems)) == len(stems) else tuple(map(str, paths)))
 
 
 @dataclass(frozen=True)
@@ -44,6 +103,14 @@ class ModelLabels:
         """Return a training record under its model's label."""
         name = training.run.model
         return replace(training, run=replace(training.run, model=self.labels.get(name, name)))
+
+    def measure(self, measure: Measure) -> Measure:
+        """Return a measure under its model's label."""
+        return replace(measure, model=self.labels.get(measure.model, measure.model))
+
+    def figure(self, settings: FigureSettings) -> FigureSettings:
+        """Return a figure's settings whose models are labels."""
+        return replace(settings, models=self.models(settings.models), model_labels=())
 
     def models(self, models: tuple[str, ...]) -> tuple[str, ...]:
         """Return the labels of models."""

@@ -1,7 +1,7 @@
 """How figures look: colour-blind-safe, and still told apart when printed in grey.
 
 Colours are Okabe and Ito's (2008); a method also has a marker of its own, and a fraction a
-line style, so that no line depends on its colour.
+line style, so that no line depends on its colour. Sizes are those of a two-column page.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,12 @@ COLOURS = (
     "#8B5A2B",
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
-LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.2, 1, 1.2)))
+SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.2, 1, 1.2))
+LINES = (SOLID, DASHED, DOTTED, DASH_DOTTED)
+GREY, PALE_GREY = "#7F7F7F", "#C8C8C8"
+
+PAGE_INCHES, COLUMN_INCHES = 6.9, 3.35
+NOTE_POINTS = 7
 
 RC: dict[Any, Any] = {
     "font.size": 8,
@@ -40,19 +45,33 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one method at one fraction is drawn."""
+    """How one line is drawn."""
 
     colour: str
     marker: str
-    line: Any
+    line: Any = SOLID
+
+
+# Dark, middle and light, so that grey prints keep them apart.
+SOURCE_STYLES = {
+    "model": LineStyle("#0072B2", "o", SOLID),
+    "random-init": LineStyle("#D55E00", "s", DASHED),
+    "token-shuffled": LineStyle("#000000", "^", DOTTED),
+}
+PARAMETERS_STYLE = LineStyle("#56B4E9", "D", DASH_DOTTED)
+
+
+def nth_style(place: int) -> LineStyle:
+    """Return the style of the line at a place, from 0: colour, marker and line of its own."""
+    return LineStyle(
+        COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)]
+    )
 
 
 def style_of(
     method: str, fraction: float | None, methods: list[str], fractions: list[float]
 ) -> LineStyle:
     """Return the style of a line among all methods and fractions of a figure."""
-    place = methods.index(method)
+    style = nth_style(methods.index(method))
     share = 0 if fraction is None else fractions.index(fraction)
-    return LineStyle(
-        COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[share % len(LINES)]
-    )
+    return LineStyle(style.colour, style.marker, LINES[share % len(LINES)])

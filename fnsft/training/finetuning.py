@@ -22,15 +22,15 @@ from transformers import (
 from trl import SFTConfig
 
 from fnsft.architectures import mlp_matrices
-from fnsft.artifacts.graphs import CollaborationGraph
 from fnsft.artifacts.manifest import StageRun, peak_memory_mib
 from fnsft.artifacts.storage import written_whole
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.config.stages import MASKED_METHODS, TrainSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
+from fnsft.masks.policies import Collab
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.curve import ValidationCurve, best_point, points_of
-from fnsft.training.masking import build_masker
+from fnsft.training.masking import Structure, build_masker
 from fnsft.training.trainer import MaskedTrainer
 
 IGNORED = -100  # the label that the loss leaves out
@@ -49,14 +49,15 @@ class RunFiles:
 def fine_tune(
     files: RunFiles,
     settings: TrainSettings,
-    graph: CollaborationGraph | None,
+    structure: Structure | None,
     run: Run,
     resume_from: Path | None,
     stage: StageRun,
 ) -> TrainingRecord:
     """Train, keep the best epoch, and write the model folder with its ``training.json``.
 
-    ``stage`` is noted the samples that were left out because of their length.
+    ``stage`` is noted the samples that were left out because of their length, and of every
+    layer the neurons without a neighbour.
     """
     clock = time.perf_counter()
     set_seed(settings.seed)
@@ -77,7 +78,10 @@ def fine_tune(
         peft_config=lora_config(settings) if settings.method == "lora" else None,
     )
     only_a_bar(trainer)
-    trainer.masker = build_masker(model, settings, graph)
+    trainer.masker = build_masker(model, settings, structure)
+    if trainer.masker and isinstance(trainer.masker.policy, Collab):
+        affinities = trainer.masker.policy.affinities
+        stage.note(isolated_neurons=[affinity.isolated for affinity in affinities])
     best = files.checkpoints / "best"
 
     def measure(model: torch.nn.Module) -> dict[str, float]:

@@ -1,22 +1,31 @@
-"""Draw validation curves: one panel a model, one line a method and fraction."""
+"""Validation perplexity over epochs: one panel a model, one line a method and fraction."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from fnsft.reporting.curves import Curve, Panel
-from fnsft.reporting.labels import label_of
-from fnsft.reporting.style import RC, LineStyle, style_of
+from fnsft.artifacts.training import read_training
+from fnsft.config.stages import FigureSettings
+from fnsft.reporting.curves import Curve, Panel, panels_of
+from fnsft.reporting.figures.canvas import Drawing, sheet, title
+from fnsft.reporting.labels import ModelLabels, counted, run_label
+from fnsft.reporting.style import NOTE_POINTS, PAGE_INCHES, LineStyle, style_of
 
 PANEL_INCHES = (2.9, 3.2)
 LEGEND_INCHES = 1.6
+
+
+def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
+    """Read training records, group and draw them."""
+    labels = ModelLabels.of(settings)
+    trainings = [labels.training(read_training(path)) for path in paths]
+    panels = panels_of(trainings, labels.figure(settings))
+    curves = sum(len(panel.curves) for panel in panels)
+    return Drawing(draw(panels), f"{len(panels)} models, {curves} curves")
 
 
 def draw(panels: Sequence[Panel]) -> Figure:
@@ -29,25 +38,24 @@ def draw(panels: Sequence[Panel]) -> Figure:
     methods = list(dict.fromkeys(curve.method for curve in curves))
     fractions = sorted({curve.fraction for curve in curves if curve.fraction is not None})
     width, height = PANEL_INCHES
-    with mpl.rc_context(RC):
-        figure = Figure(figsize=(width * len(panels) + LEGEND_INCHES, height))
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        handles = {}
-        for panel, ax in zip(panels, axes, strict=True):
-            for curve in panel.curves:
-                style = style_of(curve.method, curve.fraction, methods, fractions)
-                handles[_name(curve)] = _draw_curve(ax, curve, style)
-            _finish(ax, panel)
-        axes[0].set_ylabel("validation perplexity (log scale)")
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside right center",
-            handlelength=3,
-            title=_legend_title(curves),
-            alignment="left",
-        )
+    page = min(PAGE_INCHES, width * len(panels) + LEGEND_INCHES)
+    figure, axes = sheet(1, len(panels), page, height)
+    handles = {}
+    for panel, ax in zip(panels, axes[0], strict=True):
+        for curve in panel.curves:
+            style = style_of(curve.method, curve.fraction, methods, fractions)
+            name = run_label(curve.method, curve.fraction)
+            handles[name] = _draw_curve(ax, curve, style)
+        _finish(ax, panel)
+    axes[0, 0].set_ylabel("validation perplexity (log scale)")
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside right center",
+        handlelength=3,
+        title=_legend_title(curves),
+        alignment="left",
+    )
     return figure
 
 
@@ -70,7 +78,7 @@ def _draw_curve(ax: Axes, curve: Curve, style: LineStyle) -> Line2D:
 
 
 def _finish(ax: Axes, panel: Panel) -> None:
-    ax.set_title(panel.model, loc="left", fontweight="bold")
+    title(ax, panel.model)
     ax.set_xlabel("epochs")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_yscale("log")
@@ -99,22 +107,13 @@ def _zoom(ax: Axes, panel: Panel) -> None:
     before = sorted({f"{start:.3g}" for start in starts}, key=float)
     at_start = " to ".join(before if len(before) < 2 else (before[0], before[-1]))
     # The lower left is free: every curve comes down from above.
-    ax.text(0.03, 0.03, f"\u2191 epoch 0:\n{at_start}", transform=ax.transAxes, fontsize=7)
-
-
-def _name(curve: Curve) -> str:
-    return label_of(curve.method) + ("" if curve.fraction is None else f", p = {curve.fraction:g}")
+    ax.text(
+        0.03, 0.03, f"\u2191 epoch 0:\n{at_start}", transform=ax.transAxes, fontsize=NOTE_POINTS
+    )
 
 
 def _legend_title(curves: Sequence[Curve]) -> str:
-    seeds = {curve.n_seeds for curve in curves}
-    if seeds == {1}:
-        return "mark: best epoch"
-    return "line: mean over seeds\nband: lowest to highest\nmark: best epoch"
-
-
-def save(figure: Figure, path: Path, format: Literal["pdf", "png"]) -> None:
-    """Write the figure; the same figure gives the same bytes (a PDF holds no date)."""
-    with mpl.rc_context(RC):
-        metadata = {"CreationDate": None} if format == "pdf" else {}
-        figure.savefig(path, format=format, metadata=metadata)
+    seeds = sorted({curve.n_seeds for curve in curves})
+    if seeds == [1]:
+        return "one seed; mark: best epoch"
+    return f"line: mean of {counted(seeds)} seeds\nband: lowest to highest\nmark: best epoch"

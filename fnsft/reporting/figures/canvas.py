@@ -1,0 +1,98 @@
+"""What all figures share: the sheet with its panels, the legend above, the note below, files."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from fnsft.errors import InputError
+from fnsft.reporting.style import NOTE_POINTS, RC
+
+SPREAD_LAYERS = 4
+NOTE_LETTERS_AN_INCH = 19
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and in a few words what it shows (for the stage's last line)."""
+
+    figure: Figure
+    summary: str
+
+
+def sheet(
+    n_rows: int, n_columns: int, width: float, height: float, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of this many inches and its panels, [n_rows, n_columns] Axes."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **shared)
+
+
+def legend_above(
+    figure: Figure, handles: dict[str, Any], entry_inches: float = 1.6, handle_letters: float = 3
+) -> None:
+    """Put one legend for all panels above them, as many entries in a line as the sheet has room."""
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper left",
+        ncols=min(len(handles), int(figure.get_figwidth() / entry_inches)),
+        handlelength=handle_letters,
+        columnspacing=1.5,
+    )
+
+
+def note_below(figure: Figure, note: str) -> None:
+    """Put small print, such as numbers of seeds and tokens, below the panels."""
+    letters = int(NOTE_LETTERS_AN_INCH * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(note, letters), x=0.01, ha="left", fontsize=NOTE_POINTS)
+
+
+def title(ax: Axes, text: str) -> None:
+    """Write a panel's title."""
+    ax.set_title(text, loc="left", fontweight="bold")
+
+
+def plain_log(axis: Any) -> None:
+    """Write a logarithmic axis's numbers in full, at 1, 2 and 5 times the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def chosen_layers(asked: Sequence[int], n_layers: int, where: str) -> list[int]:
+    """Return the layers that were asked for, else four (or all) that are evenly spread.
+
+    Raises
+    ------
+    InputError
+        When a layer that was asked for does not exist.
+    """
+    for layer in asked:
+        if not 0 <= layer < n_layers:
+            raise InputError(
+                f"{where}: layers: expected numbers from 0 to {n_layers - 1}, found {layer}"
+            )
+    return list(asked) or evenly_spaced(n_layers, SPREAD_LAYERS)
+
+
+def evenly_spaced(n: int, wanted: int) -> list[int]:
+    """Return ``wanted`` numbers from 0 to n − 1, ends included, or all of them when n is less."""
+    places = np.linspace(0, n - 1, min(wanted, n))
+    return [int(place) for place in places.round()]
+
+
+def save(figure: Figure, path: Path, format: Literal["pdf", "png"]) -> None:
+    """Write the figure; the same figure gives the same bytes (a PDF holds no date)."""
+    with mpl.rc_context(RC):
+        metadata = {"CreationDate": None} if format == "pdf" else {}
+        figure.savefig(path, format=format, metadata=metadata)
