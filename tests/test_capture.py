@@ -189,7 +189,8 @@ def test_what_is_appended_in_pieces_of_any_size_is_read_back(
         assert np.array_equal(bits_of(dump, layer), bits[layer])
         file = tmp_path / layer_file(layer)
         with safe_open(file, framework="numpy") as opened:
-            assert opened.metadata() == Header("activations", activations.SCHEMA, "model").as_metadata()
+            header = Header("activations", activations.SCHEMA, "model")
+            assert opened.metadata() == header.as_metadata()
             blocks = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         assert sorted(blocks) == [f"block_{i:05d}" for i in range(-(-n_tokens // 128))]
         assert all(block.dtype == np.uint64 for block in blocks.values())

@@ -138,7 +138,7 @@ def test_the_workflows_own_names_of_graphs_change_one_thing_each(papers: dict[st
 
 
 def test_a_sweep_figure_trains_every_value_of_every_hyperparameter(papers: dict[str, Any]) -> None:
-    papers["figures"]["sweep_k_beta"] |= {"ks": [5, 40], "betas": [0.65]}
+    papers["figures"]["sweep_k_beta"] |= {"ks": [5, 40], "betas": [0.65], "controls": []}
     experiment = Experiment(papers)
     points = [(axis, value, str(v)) for axis, value, v in experiment.points("sweep_k_beta")]
     assert points == [

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,7 +66,7 @@ def write_tensors(path: Path, header: Header, tensors: dict[str, np.ndarray]) ->
         save_file(contiguous, partial, metadata=header.as_metadata())
 
 
-def leading_bytes(header: Header, dtype: str, shapes: dict[str, tuple[int, ...]]) -> bytes:
+def leading_bytes(header: Header, dtype: str, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     """Return how a file of these tensors, one after the other, begins.
 
     Safetensors cannot append: a file too large for memory is begun with this, and its

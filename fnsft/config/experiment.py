@@ -119,11 +119,14 @@ class Experiment:
     def points(self, figure: str) -> list[tuple[str, float, Variant]]:
         """Return a sweep figure's hyperparameters, their values, and the variants trained."""
         entry, selection = self.figure(figure), self.selection("figures", figure)
+        methods = (*selection.methods, *selection.controls)
         return [
-            (axis, value, dataclasses.replace(variant, **{axis: value}))
-            for variant in self.variants(selection.methods, selection.fractions)
-            for axis, values in (("k", entry.ks), ("beta", entry.betas))
-            for value in values
+            point
+            for variant in self.variants(methods, selection.fractions)
+            for point in [
+                *(("k", k, dataclasses.replace(variant, k=k)) for k in entry.ks),
+                *(("beta", b, dataclasses.replace(variant, beta=b)) for b in entry.betas),
+            ]
         ]
 
     def sweep(self) -> SweepEntry:

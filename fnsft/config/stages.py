@@ -257,6 +257,11 @@ class TrainSettings(Settings):
                 f"affinity: needed by method 'collab' alone, found {self.affinity!r} "
                 f"with method {self.method!r}"
             )
+        if self.mutual and self.affinity not in ("knn", "shuffled"):
+            raise InputError(
+                f"mutual: expected the affinity knn or shuffled, found {self.affinity}; "
+                "leave it off"
+            )
         if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
             raise InputError("rescale: divides a random mask's gradient; leave it off elsewhere")
         if self.batch_size % self.micro_batch_size:

@@ -115,8 +115,7 @@ def offer_panel(
 
 @numba.njit
 def _offer(weights, indices, weight, index):  # type: ignore[no-untyped-def]
-    """Put an entry in the place of the heap's lightest, when it is heavier (or as heavy, and
-    of a lower index)."""
+    """Replace the heap's lightest entry by a heavier one, or one as heavy of a lower index."""
     if weight < weights[0] or (weight == weights[0] and index >= indices[0]) or weight <= 0:
         return
     place, size = 0, weights.size

@@ -12,7 +12,6 @@ Shapes: N = ``d_mlp`` neurons, T tokens, U of them that weigh something, Q words
 kept of a row.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np

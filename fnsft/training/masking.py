@@ -61,10 +61,6 @@ def build_affinities(settings: TrainSettings, structure: Structure) -> list[Affi
     ``cluster-shuffled`` those of the clusters.
     """
     kind, seed = settings.affinity, settings.seed
-    if settings.mutual and kind not in ("knn", "shuffled"):
-        raise InputError(
-            f"mutual: expected the affinity knn or shuffled, found {kind}; leave it off"
-        )
     if kind in CLUSTER_AFFINITIES:
         assert isinstance(structure, Clusters)
         labels = [layer.labels for layer in structure.layers]
