@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fnsft.config.experiment import Experiment, Variant
+from fnsft.config.experiment import Experiment
+from fnsft.config.names import Variant
 from fnsft.config.schema import schema_text, validate
 from fnsft.errors import InputError
 

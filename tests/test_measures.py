@@ -38,7 +38,7 @@ from fnsft.cli.measure import up_rows
 from fnsft.neurons.agreement import neighbour_agreement, partition_agreement
 from fnsft.neurons.measures import GRAPH_MEASURES, MEASURES
 from fnsft.neurons.null import ShuffledBits
-from fnsft.neurons.scores import Mean, nulls, parameter_clusters, score_layer
+from fnsft.neurons.scores import Mean, nulls, parameter_clusters, rate_null, score_layer
 from fnsft.neurons.structure import gini, hubs, modularity
 
 
@@ -139,6 +139,34 @@ def test_random_clusters_of_independent_bits_meet_the_unbiased_null_alone() -> N
     assert published > 1.3
 
 
+def rates_matched(bits: Any, labels: np.ndarray) -> float:
+    found = score_layer(bits, {"a": labels}).partitions["a"].over_rate_null
+    assert found
+    return found.value
+
+
+def test_the_rate_matched_null_counts_pairs_of_neurons_by_their_rates() -> None:
+    labels, rates = np.array([0, 0, 1, -1, 1, 2]), np.array([1.0, 2.0, 3.0, 100.0, 4.0, 5.0])
+    inside = every = 0.0
+    for i in range(6):
+        for j in range(6):
+            if i != j and labels[i] >= 0 and labels[j] >= 0:
+                every += rates[i] * rates[j]
+                inside += rates[i] * rates[j] * (labels[i] == labels[j])
+    assert rate_null(labels, rates) == pytest.approx(inside / every)
+    assert rate_null(labels, 7 * rates) == pytest.approx(inside / every)
+    assert rate_null(labels, np.ones(6)) == pytest.approx(nulls(labels)[1])
+    assert rate_null(np.full(6, -1), rates) == rate_null(labels, 0 * rates) == 0
+
+
+def test_clusters_of_equal_rates_beat_every_null_by_rates_alone_but_the_matched_one() -> None:
+    rng = np.random.default_rng(0)
+    rates = np.repeat([0.6, 0.2, 0.05, 0.02], 30)  # independent neurons, clustered by rate
+    bits, labels = Blocks(rng.random((3_000, 120)) < rates), np.repeat(np.arange(4), 30)
+    assert ratios(bits, labels)[1] > 1.5
+    assert rates_matched(bits, labels) == pytest.approx(1, abs=0.02)
+
+
 def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Bits of 6 clusters of 20 neurons; every token wakes one of them, and a few others."""
     rng = np.random.default_rng(seed)
@@ -151,6 +179,7 @@ def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_planted_clusters_score_high_and_shuffled_tokens_lose_it() -> None:
     bits, labels = planted()
     assert ratios(Blocks(bits), labels)[1] > 1.8
+    assert rates_matched(Blocks(bits), labels) > 1.8
     shuffled = ShuffledBits(Blocks(bits, (640, 1_280)), seed=3)
     assert ratios(shuffled, labels)[1] == pytest.approx(1, abs=0.05)
     wrong = np.random.default_rng(1).permutation(labels)
@@ -474,6 +503,8 @@ def test_the_stage_measures_every_layer_of_a_real_model(
             "score_unbiased": np.mean(unbiased),
             "null_unbiased": null_unbiased,
             "score_over_null_unbiased": np.mean(unbiased) / null_unbiased,
+            "rate_null": rate_null(labels, bits.mean(axis=0)),
+            "score_over_rate_null": np.mean(unbiased) / rate_null(labels, bits.mean(axis=0)),
             "mean_hyperedge_share": bits.mean(),
             "clusters": 5,
             "modularity": modularity(graphs[0].layers[number], 6, labels),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fnsft.artifacts.measures import read_measures
 from fnsft.artifacts.training import read_training
 
 pytestmark = pytest.mark.workflow
@@ -117,13 +118,83 @@ def test_one_seed_more_runs_that_seed_alone(finished: Path, overlay) -> None:
 def test_a_stages_raised_version_runs_it_again(finished: Path, tmp_path: Path) -> None:
     tree = tmp_path / "raised"
     shutil.copytree(finished, tree, symlinks=True)
-    source = tree / "fnsft/config/stages.py"
+    source = tree / "fnsft/config/stages/training.py"
     line = '    stage: ClassVar[str] = "evaluate"\n'
     text = source.read_text()
     assert line in text
     source.write_text(text.replace(line, line + "    version: ClassVar[int] = 2\n"))
     plan = planned(tree)
     assert plan == {"evaluate": 5, "evaluate_base": 1, "table": 1, "publish_table": 1}
+
+
+FIGURES = [
+    "agreement_by_layer",
+    "structure_by_layer",
+    "mask_overlap",
+    "scores",
+    "clusters",
+    "activations",
+    "token_influence",
+    "sweep_k_beta",
+]
+GRAPH_TARGETS = ["results/table3.tex", *(f"results/figures/{name}.pdf" for name in FIGURES)]
+
+
+@pytest.fixture(scope="module")
+def graphs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay whose Table 3 and figures of graphs have been made in the finished tree."""
+    config = {
+        "tables": {
+            "table3": {
+                "methods": ["collab", "no-knn", "collab-cluster"],
+                "controls": ["cluster-shuffled"],
+            }
+        },
+        "figures": {"sweep_k_beta": {"ks": [5], "betas": [0.0], "controls": []}},
+    }
+    path = tmp_path_factory.mktemp("overlay") / "graphs.yaml"
+    path.write_text(yaml.safe_dump(config))
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, str(path), "--", *GRAPH_TARGETS]
+    done = snakemake(finished, *arguments)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_table_3_and_the_figures_of_graphs_are_made(finished: Path, graphs: Path) -> None:
+    rows = list(csv.DictReader((finished / "results/table3.csv").open()))
+    found = {row["method"] for row in rows if row["value"]}
+    assert found == {"base", "collab", "no-knn", "collab-cluster", "cluster-shuffled"}
+    for name in FIGURES:
+        for suffix in (".pdf", ".png"):
+            assert (finished / f"results/figures/{name}{suffix}").stat().st_size > 5_000
+    assert all(planned(finished, graphs, target=target) == {} for target in GRAPH_TARGETS[:2])
+
+
+def test_both_controls_are_measured_beside_the_model(finished: Path, graphs: Path) -> None:
+    folder = finished / "results/smoke/neurons"
+    own = folder / "tiny/math/seed0/measures"
+    twin = folder / "tiny+twin/math/seed0/measures"
+    files = [own / "paper.jsonl", twin / "paper.jsonl", own / "paper+null.jsonl"]
+    names = []
+    for path, source in zip(files, ("model", "random-init", "token-shuffled"), strict=True):
+        measures = read_measures([path])
+        assert {(m.model, m.source, m.task) for m in measures} == {("tiny", source, "math")}
+        assert {m.layer for m in measures} == {0, 1, 2, 3}
+        names.append({m.measure for m in measures})
+    wanted = {"score_over_null_unbiased", "adjusted_rand_halves", "adjusted_rand_datasets"}
+    assert all(wanted <= found for found in names)
+
+
+def test_another_clustering_projects_nothing_and_trains_its_methods_alone(
+    finished: Path, graphs: Path, overlay
+) -> None:
+    other = overlay(clustering={"n_clusters": 8})
+    plan = planned(finished, graphs, other, target="results/table3.tex")
+    table = {"table": 1, "publish_table": 1}
+    assert plan == {"cluster": 1, "train": 2, "evaluate": 2} | table
+    figure = "results/figures/agreement_by_layer.pdf"
+    plan = planned(finished, graphs, other, target=figure)
+    assert plan == {"cluster": 12, "measure": 3, "figure": 1, "publish_figure": 1}
 
 
 def test_switching_the_experiment_and_back_retrains_nothing(finished: Path, overlay) -> None:

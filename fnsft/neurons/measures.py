@@ -14,6 +14,11 @@ score_over_null             score / null; over 1 by chance               (0, ∞
 score_unbiased              mean of Σ n_c (n_c − 1) / m (m − 1)          [0, 1]      ↑ of null
 null_unbiased               Σ |C| (|C| − 1) / n (n − 1)                  [0, 1]      –
 score_over_null_unbiased    score_unbiased / null_unbiased; 1 by chance  [0, ∞)      ↑
+                            if all neurons fire alike
+rate_null                   two neurons drawn by their firing rates      [0, 1]      –
+                            share a cluster
+score_over_rate_null        score_unbiased / rate_null; 1 if neurons     [0, ∞)      ↑
+                            fire independently
 mean_hyperedge_share        mean of |E(x)| / N over all tokens           [0, 1]      –
 =========================== ============================================ =========== ========
 
@@ -79,6 +84,8 @@ SCORE_MEASURES = (
     "score_unbiased",
     "null_unbiased",
     "score_over_null_unbiased",
+    "rate_null",
+    "score_over_rate_null",
 )
 PARAMETER_MEASURES = tuple(f"parameters_{name}" for name in SCORE_MEASURES)
 STRUCTURE_MEASURES = (
@@ -132,6 +139,9 @@ def score_findings(scores: LayerScores) -> Iterator[Finding]:
             if found.n_neurons > 1:
                 yield Finding(f"{prefix}null{suffix}", score.null, None, found.n_neurons)
             yield from _mean(f"{prefix}score_over_null{suffix}", score.over_null)
+        if found.n_neurons > 1:
+            yield Finding(f"{prefix}rate_null", found.rate_null, None, found.n_neurons)
+        yield from _mean(f"{prefix}score_over_rate_null", found.over_rate_null)
     yield from _mean("mean_hyperedge_share", scores.hyperedge_share)
 
 

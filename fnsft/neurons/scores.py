@@ -10,6 +10,12 @@ cluster, against any two neurons. The published pair (CollabMask 2025) also draw
 with itself, by which small clusters beat their Null by chance; the unbiased one (ours) has the
 Null as its expectation over all partitions of these sizes.
 
+Both Nulls draw every neuron alike. Where neurons that fire often share clusters, independent
+neurons beat them too; the rate-matched Null (ours) draws neuron i by its rate r_i, the share of
+the tokens that activate it:
+
+    Null = (Σ_c R_c² − Σ_i r_i²) / (R² − Σ_i r_i²),   R_c = Σ_{i ∈ C_c} r_i,   R = Σ_c R_c
+
 Neurons in no cluster are in neither n nor m: most never fire, and would lower the Null alone.
 
 Shapes: N = ``d_mlp`` neurons, n of them in a cluster, C clusters, T tokens, t of them scored,
@@ -64,20 +70,26 @@ class Score:
     @property
     def over_null(self) -> Mean | None:
         """Mean of Score / Null over the tokens; None without a token and where Null is 0."""
-        if self.mean is None or self.null == 0:
-            return None
-        stderr = None if self.mean.stderr is None else self.mean.stderr / self.null
-        return Mean(self.mean.value / self.null, stderr, self.mean.n)
+        return _over(self.mean, self.null)
 
 
 @dataclass(frozen=True, eq=False)
 class PartitionScores:
-    """Both kinds of Score; ``skipped`` tokens activate fewer than two of the n neurons."""
+    """Both kinds of Score; ``skipped`` tokens activate fewer than two of the n neurons.
+
+    ``rate_null`` stands beside the unbiased Score.
+    """
 
     published: Score
     unbiased: Score
+    rate_null: float
     n_neurons: int
     skipped: int
+
+    @property
+    def over_rate_null(self) -> Mean | None:
+        """Mean of the unbiased Score over the rate-matched Null; None without one."""
+        return _over(self.unbiased.mean, self.rate_null)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +127,17 @@ def score_layer(bits: Bits, partitions: Mapping[str, np.ndarray]) -> LayerScores
     members = {name: _members(labels) for name, labels in partitions.items()}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in partitions}
     sizes = [np.zeros(0, dtype=np.int64)]
+    fired = np.zeros(bits.n_neurons, dtype=np.int64)
     for activated in _pieces(bits):
         sizes.append(activated.sum(axis=0, dtype=np.int64))
+        fired += activated.sum(axis=1, dtype=np.int64)
         for name, clusters in members.items():
             scores[name].append(_scores(_counts(activated, clusters)))
     return LayerScores(
-        {name: _summary(partitions[name], scores[name], bits.n_tokens) for name in partitions},
+        {
+            name: _summary(labels, scores[name], fired, bits.n_tokens)
+            for name, labels in partitions.items()
+        },
         Mean.of(np.concatenate(sizes) / bits.n_neurons),
     )
 
@@ -132,6 +149,19 @@ def nulls(labels: np.ndarray) -> tuple[float, float]:
     published = (sizes**2).sum() / n**2 if n else 0.0
     unbiased = (sizes * (sizes - 1)).sum() / (n * (n - 1)) if n > 1 else 0.0
     return float(published), float(unbiased)
+
+
+def rate_null(labels: np.ndarray, rates: np.ndarray) -> float:
+    """Return the rate-matched Null of labels [N] at firing rates [N]; 0 without a pair.
+
+    Rates may be in any unit.
+    """
+    clusters = _members(labels)
+    rates = rates.astype(np.float64)
+    sums = np.array([rates[cluster].sum() for cluster in clusters])
+    itself = (rates[labels != NO_CLUSTER] ** 2).sum()
+    pairs = sums.sum() ** 2 - itself
+    return float(((sums**2).sum() - itself) / pairs) if pairs > 0 else 0.0
 
 
 def parameter_clusters(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -190,14 +220,27 @@ def _scores(counts: np.ndarray) -> np.ndarray:
     return np.stack([squares / m**2, (squares - m) / (m * (m - 1))])
 
 
-def _summary(labels: np.ndarray, scores: list[np.ndarray], n_tokens: int) -> PartitionScores:
+def _over(mean: Mean | None, null: float) -> Mean | None:
+    if mean is None or null == 0:
+        return None
+    return Mean(mean.value / null, None if mean.stderr is None else mean.stderr / null, mean.n)
+
+
+def _summary(
+    labels: np.ndarray, scores: list[np.ndarray], fired: np.ndarray, n_tokens: int
+) -> PartitionScores:
     whole = np.concatenate([np.zeros((2, 0)), *scores], axis=1)
     kinds = [
         Score(Mean.of(values), null, _histogram(values, null))
         for values, null in zip(whole, nulls(labels), strict=True)
     ]
-    n_neurons = int((labels != NO_CLUSTER).sum())
-    return PartitionScores(kinds[0], kinds[1], n_neurons, n_tokens - whole.shape[1])
+    return PartitionScores(
+        published=kinds[0],
+        unbiased=kinds[1],
+        rate_null=rate_null(labels, fired),
+        n_neurons=int((labels != NO_CLUSTER).sum()),
+        skipped=n_tokens - whole.shape[1],
+    )
 
 
 def _histogram(scores: np.ndarray, null: float) -> np.ndarray:

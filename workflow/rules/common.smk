@@ -15,7 +15,8 @@ from snakemake.settings.enums import Quietness
 from snakemake.utils import min_version
 
 from fnsft.artifacts.storage import existing
-from fnsft.config.experiment import TWIN, Experiment
+from fnsft.config.experiment import Experiment
+from fnsft.config.names import TWIN
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
 from fnsft.reporting.progress import report_progress

@@ -8,10 +8,10 @@ from fnsft.reporting.figures.by_layer import source_panel
 from fnsft.reporting.figures.canvas import Drawing
 from fnsft.reporting.figures.layer_panels import drawing_of
 
-# A Score that is its Null is what clusters would reach whose neurons fire independently.
+# The rate-matched Null is what neurons reach that fire independently, each at its own rate.
 PANELS = (
+    source_panel("score_over_rate_null", 1, "parameters_score_over_rate_null"),
     source_panel("score_over_null_unbiased", 1, "parameters_score_over_null_unbiased"),
-    source_panel("score_over_null", 1, "parameters_score_over_null"),
     source_panel("modularity"),
     source_panel("knn_jaccard_halves"),
     source_panel("in_degree_max", counts=True),

@@ -1,0 +1,28 @@
+"""Names that the workflow makes of the configuration's own; they are names of files."""
+
+import re
+from dataclasses import dataclass
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names that the workflow makes from those of the catalogues, which hold no "+".
+TWIN = "+twin"
+GRAPH = re.compile(r"(?P<name>[^+]+)(?P<null>\+null)?(\+(?P<half>even|odd))?(\+beta(?P<beta>.+))?")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method at one fraction (None for methods without a mask), as it is or in a sweep.
+
+    Its name is a folder's name: ``sft``, ``collab-p0.5``; in a sweep ``collab-p0.5-lr0.001``.
+    """
+
+    method: str
+    fraction: float | None = None
+    learning_rate: float | None = None
+    k: int | None = None
+    beta: float | None = None
+
+    def __str__(self) -> str:
+        parts = {"p": self.fraction, "lr": self.learning_rate, "k": self.k, "beta": self.beta}
+        given = (f"-{key}{value:g}" for key, value in parts.items() if value is not None)
+        return self.method + "".join(given)

@@ -1,0 +1,74 @@
+"""Settings of choices, tables and figures."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fnsft.config.settings import Settings, setting
+from fnsft.errors import InputError
+
+
+@dataclass(frozen=True)
+class ChooseSettings(Settings):
+    """The learning rate of every method with the lowest mean validation perplexity."""
+
+    stage: ClassVar[str] = "choose"
+
+
+@dataclass(frozen=True)
+class TableSettings(Settings):
+    """Models by methods, one row a fraction for masked methods, an average row (2026, Table 1)."""
+
+    stage: ClassVar[str] = "table"
+
+    benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
+    metric: str = setting("accuracy", "metric of the benchmark")
+    models: tuple[str, ...] = setting((), "models, in the order of the rows")
+    methods: tuple[str, ...] = setting((), "methods, in the order of the columns")
+    controls: tuple[str, ...] = setting((), "methods shown apart, after a rule")
+    model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
+    title: str = setting("", "first sentence of the caption")
+    layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_labels(self.models, self.model_labels)
+
+
+FigureKind = Literal[
+    "perplexity",  # validation perplexity over epochs (2026)
+    "sweep",  # validation perplexity over hyperparameters
+    "agreement",  # Rand and adjusted Rand by layer
+    "structure",  # Score over Null, modularity, kNN overlap and hubs by layer
+    "overlap",  # what the graph changes about a mask, by layer
+    "scores",  # histograms of Score over Null
+    "activations",  # distributions of sampled neurons' activations (A.2)
+    "influence",  # token influence by rank for several β (A.3)
+    "clusters",  # t-SNE of the spectral embedding
+]
+
+
+@dataclass(frozen=True)
+class FigureSettings(Settings):
+    """One figure of a kind, drawn from the files that the kind asks for."""
+
+    stage: ClassVar[str] = "figure"
+
+    kind: FigureKind = setting("perplexity", "what is drawn")
+    models: tuple[str, ...] = setting((), "models, in the order of the panels")
+    methods: tuple[str, ...] = setting((), "methods, in the order of the legend")
+    axes: tuple[str, ...] = setting((), "sweep: the hyperparameter that each input varies")
+    values: tuple[float, ...] = setting((), "sweep: its value in each input")
+    betas: tuple[float, ...] = setting((0.0, 0.65, 1.3, 2.0), "influence: the exponents", minimum=0)
+    layers: tuple[int, ...] = setting((), "clusters, activations: layers; four when absent")
+    model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_labels(self.models, self.model_labels)
+
+
+def _check_labels(models: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    if labels and len(labels) != len(models):
+        raise InputError(
+            f"model_labels: expected one for each of {len(models)} models, found {len(labels)}"
+        )
