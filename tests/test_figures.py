@@ -284,7 +284,9 @@ def test_lines_by_layer_are_means_over_seeds_of_one_source(tmp_path: Path, modul
 
 
 def test_a_references_dashed_line_stands_where_chance_is(tmp_path: Path) -> None:
-    write_measures(tmp_path / "m.jsonl", measures_of(["score_over_null_unbiased", "adjusted_rand_halves"]))
+    write_measures(
+        tmp_path / "m.jsonl", measures_of(["score_over_null_unbiased", "adjusted_rand_halves"])
+    )
     for module, chance in ((structure, 1), (agreement, 0)):
         (ax,) = panels(module.drawing([tmp_path / "m.jsonl"], FigureSettings()).figure)
         (flat,) = (line for line in ax.lines if list(line.get_xdata()) == [0, 1])
