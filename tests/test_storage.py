@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fnsft.artifacts import identity, storage
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.manifest import recorded_stage
-from fnsft.artifacts.storage import existing, read_json, sha256_of, written_whole
+from fnsft.artifacts.storage import (
+    existing,
+    read_json,
+    sampled_sha256_of,
+    sha256_of,
+    written_whole,
+)
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.config.stages import ProjectSettings
 from fnsft.errors import InputError
@@ -117,3 +124,24 @@ def test_a_failed_stage_leaves_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(InputError), recorded_stage(ProjectSettings(), {}, tmp_path / "out"):
         raise InputError("bad")
     assert not list(tmp_path.iterdir())
+
+
+def test_large_inputs_are_told_apart_by_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here of 4 bytes each: the first, the last, and evenly between."""
+    monkeypatch.setattr(storage, "MIB", 4)
+    monkeypatch.setattr(storage, "SAMPLES", 5)
+    monkeypatch.setattr(identity, "LARGE_BYTES", 100)
+    file = tmp_path / "large"
+    content = bytes(range(200))
+    file.write_bytes(content)
+    first = sampled_sha256_of(file)
+    assert identity.identity_of_input(file) == {"path": str(file), "sampled_sha256": first}
+    for place, noticed in ((0, True), (3, True), (51, True), (199, True), (30, False)):
+        file.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        assert (sampled_sha256_of(file) != first) == noticed, place
+    file.write_bytes(content + b"1")
+    assert sampled_sha256_of(file) != first
+    file.write_bytes(content[:100])
+    assert set(identity.identity_of_input(file)) == {"path", "sha256"}

@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from fnsft.artifacts.storage import existing, sha256_of
+from fnsft.artifacts.storage import existing, sampled_sha256_of, sha256_of, size_of
 from fnsft.errors import InputError
 
 SAMPLED_BYTES = 1 << 20
+LARGE_BYTES = 1 << 30
 
 
 def model_identity(folder: Path) -> str:
@@ -32,7 +33,13 @@ def model_identity(folder: Path) -> str:
 
 
 def identity_of_input(path: Path) -> dict[str, str]:
-    """Return the path and hash of a stage's input: a model folder by identity, else by sha256."""
+    """Return the path and hash of a stage's input.
+
+    A model folder has its identity; what is larger than a GiB (activations, dense graphs) is
+    hashed in samples.
+    """
     if (path / "config.json").is_file():
         return {"path": str(path), "model": model_identity(path)}
+    if size_of(existing(path)) > LARGE_BYTES:
+        return {"path": str(path), "sampled_sha256": sampled_sha256_of(path)}
     return {"path": str(path), "sha256": sha256_of(path)}
