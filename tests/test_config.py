@@ -155,6 +155,12 @@ def test_a_sweep_figure_trains_every_value_of_every_hyperparameter(papers: dict[
         Experiment(papers).check()
 
 
+def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:
+    papers["figures"]["scores"]["graph"] = "no_knn"
+    with pytest.raises(InputError, match="figures.scores: expected a graph of neighbours"):
+        Experiment(papers).check()
+
+
 def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:
     papers["methods"]["collab"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="affinity 'knn' needs a graph with dense: false"):

@@ -89,8 +89,12 @@ class Experiment:
         """Return what a figure draws."""
         entry = _part(self._entry("figures", name), FigureEntry)
         figure = FigureEntry.from_mapping(entry, f"figures.{name}")
-        if figure.kind not in ("perplexity", "sweep", "influence", "activations"):
-            self.project(figure.graph)
+        of_graphs = figure.kind not in ("perplexity", "sweep", "influence", "activations")
+        if of_graphs and self.project(figure.graph).dense:
+            raise InputError(
+                f"figures.{name}: expected a graph of neighbours, found {figure.graph!r}, "
+                "which is dense"
+            )
         return figure
 
     def points(self, figure: str) -> list[tuple[str, float, Variant]]:
