@@ -365,6 +365,9 @@ def test_hubs_are_counted_by_the_lists_that_hold_a_neuron(k: int) -> None:
     assert (found.connected, found.in_degree_max) == (27, max(in_degrees))
     assert found.nobodys_share == pytest.approx(in_degrees.count(0) / 27)
     assert found.isolated_share == pytest.approx(0.1)
+    ordered = sorted(in_degrees)  # 27 of them: tenths fall between two, the median on one
+    tenth = ordered[2] + 0.6 * (ordered[3] - ordered[2])
+    assert found.quantiles and found.quantiles[:2] == pytest.approx((tenth, ordered[13]))
     differences = sum(abs(a - b) for a in in_degrees for b in in_degrees)
     assert found.gini == pytest.approx(differences / (2 * 27 * sum(in_degrees)))
 

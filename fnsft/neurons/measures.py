@@ -41,6 +41,9 @@ Structure of the kNN graph (:mod:`fnsft.neurons.structure`), over neurons with a
 =========================== ============================================ =========== ========
 modularity                  Σ (w_c / 2w − (d_c / 2w)²) of the clusters   [−0.5, 1)   ↑
 in_degree_max               most lists of neighbours that hold one       [1, N − 1]  ↓
+in_degree_q10               tenths of the number of lists a neuron is    [0, N − 1]  –
+in_degree_q50, …            in: the first, the median,
+in_degree_q90               the last
 in_degree_gini              Gini coefficient of the lists a neuron is in [0, 1)      ↓
 nobodys_neighbour_share     share of neurons in no list                  [0, 1)      ↓
 isolated_share              share of all N neurons without an edge       [0, 1]      ↓
@@ -75,7 +78,7 @@ from fnsft.artifacts.graphs import LayerGraph
 from fnsft.neurons.agreement import neighbour_agreement, partition_agreement
 from fnsft.neurons.clustering import entropy_bits
 from fnsft.neurons.scores import LayerScores, Mean
-from fnsft.neurons.structure import hubs, modularity
+from fnsft.neurons.structure import QUANTILES, hubs, modularity
 
 SCORE_MEASURES = (
     "score",
@@ -91,6 +94,9 @@ PARAMETER_MEASURES = tuple(f"parameters_{name}" for name in SCORE_MEASURES)
 STRUCTURE_MEASURES = (
     "modularity",
     "in_degree_max",
+    "in_degree_q10",
+    "in_degree_q50",
+    "in_degree_q90",
     "in_degree_gini",
     "nobodys_neighbour_share",
     "isolated_share",
@@ -164,6 +170,10 @@ def structure_findings(layer: LayerGraph, k: int, clusters: LayerClusters) -> It
     values = {
         "modularity": modularity(layer, k, clusters.labels),
         "in_degree_max": found.in_degree_max,
+        **{
+            f"in_degree_q{100 * share:.0f}": value
+            for share, value in zip(QUANTILES, found.quantiles or (None,) * 3, strict=True)
+        },
         "in_degree_gini": found.gini,
         "nobodys_neighbour_share": found.nobodys_share,
     }

@@ -12,6 +12,8 @@ from fnsft.artifacts.graphs import LayerGraph
 from fnsft.neurons.agreement import nearest
 from fnsft.neurons.clustering import symmetric_knn
 
+QUANTILES = (0.1, 0.5, 0.9)  # of the in-degrees
+
 
 def modularity(layer: LayerGraph, k: int, labels: np.ndarray) -> float | None:
     """Return Newman's modularity of a partition of the kNN graph; None without an edge.
@@ -45,14 +47,15 @@ def modularity(layer: LayerGraph, k: int, labels: np.ndarray) -> float | None:
 class Hubs:
     """How unevenly the ``connected`` neurons of N are others' neighbours.
 
-    ``in_degree_max`` is the most lists of k neighbours that hold one neuron, ``gini`` the Gini
-    coefficient of that number over connected neurons (0: all alike), ``nobodys_share`` the
-    share of them in no list. These are None without an edge. ``isolated_share`` is the share
-    of all neurons that have no edge.
+    A neuron's in-degree is the number of lists of k neighbours that hold it. ``quantiles`` are
+    those of :data:`QUANTILES` over connected neurons, ``gini`` their Gini coefficient (0: all
+    alike), ``nobodys_share`` the share of them in no list. These, and ``in_degree_max``, are
+    None without an edge. ``isolated_share`` is the share of all neurons that have no edge.
     """
 
     connected: int
     in_degree_max: int | None
+    quantiles: tuple[float, ...] | None
     gini: float | None
     nobodys_share: float | None
     isolated_share: float
@@ -68,8 +71,15 @@ def hubs(layer: LayerGraph, k: int) -> Hubs:
     n = len(found)
     isolated = (n_neurons - n) / n_neurons
     if n == 0:
-        return Hubs(0, None, None, None, isolated)
-    return Hubs(n, int(found.max()), gini(found), float((found == 0).mean()), isolated)
+        return Hubs(0, None, None, None, None, isolated)
+    return Hubs(
+        connected=n,
+        in_degree_max=int(found.max()),
+        quantiles=tuple(map(float, np.quantile(found, QUANTILES))),
+        gini=gini(found),
+        nobodys_share=float((found == 0).mean()),
+        isolated_share=isolated,
+    )
 
 
 def gini(values: np.ndarray) -> float:
