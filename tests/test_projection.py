@@ -140,9 +140,11 @@ def test_a_large_layer_with_many_panels_is_the_float64_product() -> None:
     sizes = bits.sum(axis=1)
     exact = (bits.T * (weights * sizes**-1.5)) @ bits.astype(float)
     np.fill_diagonal(exact, 0)
-    found = dense(project(bits, weights, 1.5))
+    matrix = np.full((601, 601), np.nan, dtype=np.float32)
+    found = dense(project(bits, weights, 1.5, dense=matrix))
     np.testing.assert_allclose(found, exact, rtol=2e-5)
     assert np.array_equal(found, found.T)
+    assert np.array_equal(matrix, found)
 
 
 @pytest.mark.parametrize("spread", [0.5, hyperedges.SPREAD, 0.001])
