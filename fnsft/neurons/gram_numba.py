@@ -15,6 +15,8 @@ indices, at 5 to 20 times the cost. Weights are uint32, so that a product of 32-
 Shapes: R rows of a panel, N and R even (a zero row pads), k neighbours kept of a row.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba.core import types
@@ -26,17 +28,19 @@ NOBODY = np.iinfo(np.int32).max
 
 
 @intrinsic
-def _popcount(typing_context, word):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _popcount(typing_context: Any, word: Any) -> Any:
     """Count the ones of a uint64, by LLVM's instruction."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
 
 
 @numba.njit
-def _dots(a0, a1, b0, b1, weights):  # type: ignore[no-untyped-def]
+def _dots(
+    a0: np.ndarray, a1: np.ndarray, b0: np.ndarray, b1: np.ndarray, weights: np.ndarray
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Return the weighted counts of two rows with two columns."""
     s00 = s01 = s10 = s11 = np.uint64(0)
     for q in range(weights.shape[0]):
@@ -114,7 +118,7 @@ def offer_panel(
 
 
 @numba.njit
-def _offer(weights, indices, weight, index):  # type: ignore[no-untyped-def]
+def _offer(weights: np.ndarray, indices: np.ndarray, weight: np.float32, index: int) -> None:
     """Replace the heap's lightest entry by a heavier one, or one as heavy of a lower index."""
     if weight < weights[0] or (weight == weights[0] and index >= indices[0]) or weight <= 0:
         return
@@ -136,5 +140,5 @@ def _offer(weights, indices, weight, index):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _lighter(weight, index, other_weight, other_index):  # type: ignore[no-untyped-def]
-    return weight < other_weight or (weight == other_weight and index > other_index)
+def _lighter(weight: np.float32, index: int, other_weight: np.float32, other_index: int) -> bool:
+    return bool(weight < other_weight or (weight == other_weight and index > other_index))
