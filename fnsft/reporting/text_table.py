@@ -18,6 +18,8 @@ def table_text(rows: Sequence[CsvRow]) -> str:
     Controls stand behind a bar or, where the lines would get too long, below.
     """
     shown = [row for row in rows if row["fraction_rule"] not in (RULES["mean"], RULES["test"])]
+    if len({row["fraction"] for row in shown} - {""}) < 2:  # nothing was chosen
+        shown = [row | {"fraction_rule": ""} for row in shown]
     places = _places(shown)
     roles = {row["method"]: row["role"] for row in shown}
     methods, controls = (
@@ -56,10 +58,8 @@ def _head(rows: Sequence[CsvRow]) -> str:
         for n in ("n_items", "n_seeds")
     )
     runs = "one seed" if seeds == "1" else f"{seeds} seeds"
-    return (
-        f"{measured}; {items} items, {runs}, ± standard error; * best of its block; "
-        "† p chosen on validation"
-    )
+    chosen = "; † p chosen on validation" if any(row["fraction_rule"] for row in rows) else ""
+    return f"{measured}; {items} items, {runs}, ± standard error; * best of its block{chosen}"
 
 
 def _places(rows: Sequence[CsvRow]) -> list[Place]:
