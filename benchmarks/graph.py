@@ -7,7 +7,7 @@ low-rank affinity to the token's kind and by chance, about a quarter of them at 
 β = 1.3, the three most frequent tokens dropped. The last line is one JSON object:
 
 ``speedup_vs_blas``
-    Seconds of ``A.T @ (w * A)`` and its 64 largest a row, A float32 [U, N] of the U tokens that
+    Seconds of ``(A * w) @ A.T`` and its 64 largest a row, A float32 [N, U] of the U tokens that
     weigh something, over seconds of the projection from the dump on disk (sizes, sorting and the
     64 largest included). The product is timed on ``blas_rows`` rows of G and scaled by N / rows,
     by NumPy's and by PyTorch's BLAS, whichever is faster.
@@ -151,7 +151,7 @@ def project(bits: Any, weights: Any, limit: int | None = None) -> Any:
 
 
 def dense_blocks(bits: Any, hyperedges: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the bits, [u, N] float32, and the weights [u] of the tokens that weigh something."""
+    """Yield the bits, [N, u] float32, and the weights [u] of the tokens that weigh something."""
     import numpy as np
 
     from fnsft.artifacts.activations import unpack_bits
@@ -160,7 +160,7 @@ def dense_blocks(bits: Any, hyperedges: Any) -> Iterator[tuple[Any, Any]]:
     for block in bits.rows(0, bits.n_neurons):
         weights = hyperedges[first : first + 64 * block.shape[1]]
         used = np.flatnonzero(weights)
-        yield np.ascontiguousarray(unpack_bits(block).T[used].astype(np.float32)), weights[used]
+        yield unpack_bits(block)[:, used].astype(np.float32), weights[used]
         first += 64 * block.shape[1]
 
 
@@ -174,20 +174,20 @@ def blas_seconds(bits: Any, hyperedges: Any, n_rows: int) -> float:
     seconds, n_timed, n_used = dict.fromkeys(products, 0.0), 0, int((hyperedges > 0).sum())
 
     def with_numpy() -> None:
-        products["NumPy"] += weighted.T @ dense
+        products["NumPy"] += weighted @ dense.T
 
     def with_torch() -> None:
         torch.from_numpy(products["PyTorch"]).addmm_(
-            torch.from_numpy(weighted).T, torch.from_numpy(dense)
+            torch.from_numpy(weighted), torch.from_numpy(dense).T
         )
 
     for dense, weights in dense_blocks(bits, hyperedges):
-        weighted = dense[:, :n_rows] * weights[:, None].astype(np.float32)
+        weighted = dense[:n_rows] * weights.astype(np.float32)
         if n_timed == 0:
             with_numpy(), with_torch()  # warm up
         seconds["NumPy"] += timed(with_numpy)[1]
         seconds["PyTorch"] += timed(with_torch)[1]
-        n_timed += len(dense)
+        n_timed += len(weights)
         if n_timed > 65_536:
             break
     scaled = {name: value * n_used / n_timed for name, value in seconds.items()}
@@ -210,7 +210,7 @@ def accuracy(bits: Any, hyperedges: Any, n_rows: int) -> tuple[float, float]:
     rows = np.random.default_rng(1).choice(n_neurons, n_rows, replace=False)
     exact = np.zeros((n_rows, n_neurons))
     for dense, weights in dense_blocks(bits, hyperedges):
-        exact += (dense[:, rows] * weights[:, None]).T @ dense.astype(np.float64)
+        exact += (dense[rows] * weights) @ dense.astype(np.float64).T
     exact[np.arange(n_rows), rows] = 0
     found = np.empty((n_neurons, n_neurons), dtype=np.float32)
     graph = project_layer(bits, hyperedge_sizes(bits), hyperedges, 64, dense=found)
