@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from fnsft.artifacts.records import Measurement, Record, write_records
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
-from fnsft.config.stages import FigureSettings, TableSettings
+from fnsft.config.stages import MASKED_METHODS, FigureSettings, TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.csv_table import FIELDS, PUBLISHED_FIELDS, csv_text, read_csv
 from fnsft.reporting.curves import panels_of
+from fnsft.reporting.labels import label_of
 from fnsft.reporting.latex import escaped, latex
 from fnsft.reporting.notes import caption_of, missing_cells, notes_of
 from fnsft.reporting.table import RULES, Table, summarise
@@ -226,6 +228,57 @@ def test_notes_state_seeds_items_other_averages_and_steps(table: Table) -> None:
     trainings = [training(run, 1.5, steps=48), training(run_of("A", "sft", None), 1.5)]
     few = summarise([record(t.run, 0.5) for t in trainings], trainings, TableSettings())
     assert "Optimizer steps a run: SFT 189; GMT 48." in notes_of(few)
+
+
+def test_many_methods_of_one_kind_are_the_others() -> None:
+    methods = ("sft", "lora", "random", "highest", "collab")
+    records = [
+        record(run_of("A", m, 0.5 if m in MASKED_METHODS else None, seed), 0.4 + seed / 100)
+        for m in methods
+        for seed in range(3)
+    ]
+    base = record(run_of("A", "base", None), 0.2)
+    few = notes_of(summarise([base, *records[:-3]], [], TableSettings()))
+    assert few[:2] == [
+        "Base: one run ± standard error over 400 items.",
+        "SFT, LoRA, Random, Highest: mean ± standard error over 3 seeds, 400 items each.",
+    ]
+    many = notes_of(summarise([base, *records], [], TableSettings()))
+    assert many[1] == "All others: mean ± standard error over 3 seeds, 400 items each."
+
+
+def test_methods_as_rows_hold_the_cells_of_the_columns_and_controls_behind_a_rule(
+    table: Table,
+) -> None:
+    turned = summarise(RECORDS, TRAININGS, replace(SETTINGS, layout="rows"))
+    lines = latex(turned).splitlines()
+    rows = {
+        tuple(line.split(" & ")[:2]): line.removesuffix(r" \\").split(" & ")[2:]
+        for line in lines
+        if line.count(" & ") == 4
+    }
+    assert rows.pop(("Method", "$p$")) == ["A", "B", "Average"]
+    assert [key for key in rows] == [
+        ("Base", "--"),
+        ("SFT", "--"),
+        *((name, p) for name in ("Highest", "CollabMask", "Shuffled") for p in ("0.5", "0.7")),
+    ]
+    for key, cell in table.cells.items():
+        model, method, fraction = key
+        share = "--" if fraction is None else f"{fraction:g}"
+        found = rows[label_of(method), share]["AB".index(model)]
+        assert f"{100 * cell.value:.1f}" in found
+        assert (r"\textbf" in found) == (cell.mark == "best")
+    rules = [number for number, line in enumerate(lines) if line == r"\midrule"]
+    assert len(rules) == 2
+    assert lines[rules[1] + 1].startswith("Shuffled & 0.5")
+
+
+def test_where_there_is_one_p_nothing_was_chosen() -> None:
+    one = [r for r in RECORDS if r.fraction != 0.7]
+    runs = [t for t in TRAININGS if t.run.fraction != 0.7]
+    assert "†" not in table_text(rows_of(summarise(one, runs, SETTINGS)))
+    assert "†" in table_text(rows_of(summarise(RECORDS, TRAININGS, SETTINGS)))
 
 
 def test_the_caption_says_what_was_measured() -> None:

@@ -11,6 +11,7 @@ from fnsft.reporting.labels import label_of
 from fnsft.reporting.table import RULES, Rule, Table
 
 DASH = "–"
+LISTED_METHODS = 4  # more that share a kind of uncertainty are called the others
 
 
 def caption_of(table: Table) -> str:
@@ -53,7 +54,9 @@ def _uncertainty(table: Table) -> list[str]:
         groups[_kind_in_words(cell)].append(method)
     if len(groups) == 1:
         return [next(iter(groups)).capitalize() + "."]
-    return [f"{_listed(methods)}: {words}." for words, methods in groups.items()]
+    *smaller, (most, methods) = sorted(groups.items(), key=lambda group: len(set(group[1])))
+    others = "All others" if len(set(methods)) > LISTED_METHODS else _listed(methods)
+    return [*(f"{_listed(m)}: {words}." for words, m in smaller), f"{others}: {most}."]
 
 
 def _kind_in_words(cell: Cell) -> str:

@@ -19,6 +19,7 @@ class TableSettings(Settings):
     """Models by methods, one row a fraction for masked methods, an average row (2026, Table 1)."""
 
     stage: ClassVar[str] = "table"
+    version: ClassVar[int] = 2
 
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
@@ -52,6 +53,7 @@ class FigureSettings(Settings):
     """One figure of a kind, drawn from the files that the kind asks for."""
 
     stage: ClassVar[str] = "figure"
+    version: ClassVar[int] = 2
 
     kind: FigureKind = setting("perplexity", "what is drawn")
     models: tuple[str, ...] = setting((), "models, in the order of the panels")
@@ -59,7 +61,7 @@ class FigureSettings(Settings):
     axes: tuple[str, ...] = setting((), "sweep: the hyperparameter that each input varies")
     values: tuple[float, ...] = setting((), "sweep: its value in each input")
     betas: tuple[float, ...] = setting((0.0, 0.65, 1.3, 2.0), "influence: the exponents", minimum=0)
-    layers: tuple[int, ...] = setting((), "clusters, activations: layers; four when absent")
+    layers: tuple[int, ...] = setting((), "clusters, scores, activations: layers; four when absent")
     model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
 
     def __post_init__(self) -> None:
