@@ -79,7 +79,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     hyperedges = hyperedge_weights(sizes, weights, 2.5)
     n_used = int((hyperedges > 0).sum())
     blas = blas_seconds(bits, hyperedges, arguments.blas_rows)
-    error, recall = accuracy(bits, hyperedges, arguments.checked_rows)
+    error, recall = accuracy(bits, sizes, hyperedges, arguments.checked_rows)
     limit = popcount_limit(arguments.threads)
     pairs = arguments.neurons * (arguments.neurons + 1) / 2 * n_used
     settings = {"n_eigenvectors": 32, "n_clusters": 32, "min_entropy_bits": 4.0, "seed": 0}
@@ -199,11 +199,10 @@ def blas_seconds(bits: Any, hyperedges: Any, n_rows: int) -> float:
     return min(scaled.values()) * bits.n_neurons / n_rows
 
 
-def accuracy(bits: Any, hyperedges: Any, n_rows: int) -> tuple[float, float]:
+def accuracy(bits: Any, sizes: Any, hyperedges: Any, n_rows: int) -> tuple[float, float]:
     """Return the mean relative error and the recall of the 20 nearest neighbours."""
     import numpy as np
 
-    from fnsft.neurons.bits import hyperedge_sizes
     from fnsft.neurons.projection import project_layer
 
     n_neurons = bits.n_neurons
@@ -213,7 +212,7 @@ def accuracy(bits: Any, hyperedges: Any, n_rows: int) -> tuple[float, float]:
         exact += (dense[rows] * weights) @ dense.astype(np.float64).T
     exact[np.arange(n_rows), rows] = 0
     found = np.empty((n_neurons, n_neurons), dtype=np.float32)
-    graph = project_layer(bits, hyperedge_sizes(bits), hyperedges, 64, dense=found)
+    graph = project_layer(bits, sizes, hyperedges, 64, dense=found)
     positive = exact > 0
     error = np.abs(found[rows] - exact)[positive] / exact[positive]
     shared = 0

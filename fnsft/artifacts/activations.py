@@ -113,14 +113,16 @@ class DumpWriter:
             f"block_{number:05d}": (shape.d_mlp, words)
             for number, words in enumerate(shape.block_words)
         }
+        layer_begin = leading_bytes(Header(LAYER_KIND, SCHEMA, model), "U64", blocks)
         values = {"values": (len(shape.sampled_tokens), shape.d_mlp)}
+        values_begin = leading_bytes(Header(VALUES_KIND, SCHEMA, model), "F16", values)
         for layer in range(shape.n_layers):
             file = self._open(folder / layer_file(layer))
-            file.write(leading_bytes(Header(LAYER_KIND, SCHEMA, model), "U64", blocks))
+            file.write(layer_begin)
             self._layers.append(_LayerWriter(file, shape))
             if shape.n_sampled:
                 file = self._open(folder / values_file(layer))
-                file.write(leading_bytes(Header(VALUES_KIND, SCHEMA, model), "F16", values))
+                file.write(values_begin)
                 self._values.append(_ValueWriter(file, shape))
 
     def _open(self, path: Path) -> BinaryIO:

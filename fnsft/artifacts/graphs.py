@@ -37,6 +37,12 @@ class LayerGraph:
     indices: np.ndarray
     weights: np.ndarray
 
+    def nearest(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows and columns, int64, and weights of the first ``k`` edges of every row."""
+        rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        kept = np.arange(len(rows)) - self.indptr[rows] < k
+        return rows[kept], self.indices[kept].astype(np.int64), self.weights[kept]
+
 
 @dataclass(frozen=True, eq=False)
 class CollaborationGraph:
@@ -79,6 +85,15 @@ def read_graph(path: Path, model: str | None = None) -> CollaborationGraph:
                 "found others; project anew"
             )
     return CollaborationGraph(layers, d_mlp, k_max)
+
+
+def require_stored(k: int, k_max: int) -> None:
+    """Refuse more neighbours than a graph stores."""
+    if k > k_max:
+        raise InputError(
+            f"k: expected at most the k_max={k_max} neighbours that the graph stores, found {k}; "
+            f"lower k, or project the graph with k_max of at least {k}"
+        )
 
 
 def graph_model(path: Path) -> str:

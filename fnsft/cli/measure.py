@@ -158,7 +158,7 @@ def read_inputs(files: dict[str, Path], k: int, identity: str) -> Inputs:
         if "graph" in name:
             graph = graphs[name] = read_graph(path, identity)
             require_shape(path, (graph.n_layers, graph.d_mlp), expected)
-            if graph.k_max is not None and k > graph.k_max:
+            if k > graph.k_max:
                 raise InputError(
                     f"{path}: k: expected at most the k_max={graph.k_max} neighbours that it "
                     f"stores, found {k}; lower k, or project it with k_max of at least {k}"

@@ -94,8 +94,9 @@ def build_policies(
     from fnsft.masks.affinity import knn_affinity, shuffled
     from fnsft.masks.policies import Collab, Highest, Random
 
-    k_max = graph.k_max or graph.d_mlp
-    knn = [knn_affinity(x.indptr, x.indices, x.weights, settings.k, k_max) for x in graph.layers]
+    knn = [
+        knn_affinity(x.indptr, x.indices, x.weights, settings.k, graph.k_max) for x in graph.layers
+    ]
     permuted = [shuffled(affinity, settings.seed, number) for number, affinity in enumerate(knn)]
     fraction, seed = settings.fraction, settings.seed
     return {

@@ -17,6 +17,7 @@ import torch
 from scipy.sparse import csr_array
 
 from fnsft.artifacts.clusters import NO_CLUSTER
+from fnsft.artifacts.graphs import require_stored
 from fnsft.errors import InputError
 
 
@@ -110,11 +111,7 @@ def knn_affinity(
     InputError
         When ``k`` is larger than what was stored.
     """
-    if k > k_max:
-        raise InputError(
-            f"k: expected at most the k_max={k_max} neighbours that the graph stores, found {k}; "
-            f"lower k, or project the graph with k_max of at least {k}"
-        )
+    require_stored(k, k_max)
     _check_graph(indptr, indices, weights)
     n = indptr.size - 1
     rows = np.repeat(np.arange(n), np.diff(indptr))

@@ -54,8 +54,8 @@ def neighbour_agreement(first: LayerGraph, second: LayerGraph, k: int) -> Neighb
     one of them is empty.
     """
     n_neurons = len(first.indptr) - 1
-    rows_a, columns_a = nearest(first, k)
-    rows_b, columns_b = nearest(second, k)
+    rows_a, columns_a, _ = first.nearest(k)
+    rows_b, columns_b, _ = second.nearest(k)
     common = np.isin(rows_a * n_neurons + columns_a, rows_b * n_neurons + columns_b)
     shared = np.bincount(rows_a[common], minlength=n_neurons)
     degrees = [np.bincount(rows, minlength=n_neurons) for rows in (rows_a, rows_b)]
@@ -63,10 +63,3 @@ def neighbour_agreement(first: LayerGraph, second: LayerGraph, k: int) -> Neighb
     connected = union > 0
     jaccard = Mean.of(shared[connected] / union[connected])
     return NeighbourAgreement(jaccard, int((~connected).sum()))
-
-
-def nearest(layer: LayerGraph, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns, int64, of the first ``k`` edges of every row."""
-    rows = np.repeat(np.arange(len(layer.indptr) - 1), np.diff(layer.indptr))
-    kept = np.arange(len(rows)) - layer.indptr[rows] < k
-    return rows[kept], layer.indices[kept].astype(np.int64)

@@ -59,16 +59,6 @@ def hyperedge_sizes(bits: Bits) -> np.ndarray:
     return sizes[: bits.n_tokens]
 
 
-def sorted_words(
-    token_major: np.ndarray, order: np.ndarray, starts: np.ndarray, out: np.ndarray
-) -> None:
-    """Gather tokens, [T, C], to neuron-major words: ``out`` [n, Q] uint64 is written over.
-
-    Bit b of ``out[i, q]`` is token ``order[starts[q] + b]``; bits behind the last are 0.
-    """
-    _gather(token_major, order, starts, out)
-
-
 def neuron_sums(token_major: np.ndarray, values: np.ndarray, n_neurons: int) -> np.ndarray:
     """Sum ``values`` [≤ T] float64 over the tokens that activate each neuron, [n] float64."""
     sums = np.zeros(token_major.shape[1] * WORD_TOKENS)
@@ -109,9 +99,13 @@ def _to_token_major(block: np.ndarray, out: np.ndarray) -> None:
 
 
 @numba.njit(parallel=True)
-def _gather(
+def sorted_words(
     token_major: np.ndarray, order: np.ndarray, starts: np.ndarray, out: np.ndarray
 ) -> None:
+    """Gather tokens, [T, C], to neuron-major words: ``out`` [n, Q] uint64 is written over.
+
+    Bit b of ``out[i, q]`` is token ``order[starts[q] + b]``; bits behind the last are 0.
+    """
     n, n_words = out.shape
     columns = token_major.shape[1]
     # Eight words fill a line of the cache, which no other thread should write to.

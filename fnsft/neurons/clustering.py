@@ -20,7 +20,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from fnsft.artifacts.clusters import NO_CLUSTER, LayerClusters
-from fnsft.artifacts.graphs import LayerGraph
+from fnsft.artifacts.graphs import LayerGraph, require_stored
 from fnsft.errors import InputError
 
 DENSE_NEURONS = 400  # up to here a dense eigensolver, which always converges
@@ -106,10 +106,8 @@ def entropy_bits(labels: np.ndarray) -> float:
 def symmetric_knn(layer: LayerGraph, k: int) -> csr_array:
     """Return max(K, Kᵀ), float64 [N, N], of the first ``k`` of each row."""
     n = len(layer.indptr) - 1
-    rows = np.repeat(np.arange(n), np.diff(layer.indptr))
-    kept = np.arange(len(rows)) - layer.indptr[rows] < k
-    weights = layer.weights[kept].astype(np.float64)
-    knn = csr_array((weights, (rows[kept], layer.indices[kept])), shape=(n, n))
+    rows, columns, weights = layer.nearest(k)
+    knn = csr_array((weights.astype(np.float64), (rows, columns)), shape=(n, n))
     return knn.maximum(knn.T).tocsr()
 
 
@@ -207,11 +205,7 @@ def _largest(
 def _check_neighbours(k: int, k_max: int, n_neurons: int) -> None:
     if k >= n_neurons:
         raise InputError(f"k: expected fewer than the {n_neurons} neurons, found {k}; lower k")
-    if k > k_max:
-        raise InputError(
-            f"k: expected at most the k_max={k_max} neighbours that the graph stores, found {k}; "
-            f"lower k, or project the graph with k_max of at least {k}"
-        )
+    require_stored(k, k_max)
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

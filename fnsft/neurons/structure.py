@@ -9,7 +9,6 @@ import numpy as np
 
 from fnsft.artifacts.clusters import NO_CLUSTER
 from fnsft.artifacts.graphs import LayerGraph
-from fnsft.neurons.agreement import nearest
 from fnsft.neurons.clustering import symmetric_knn
 
 QUANTILES = (0.1, 0.5, 0.9)  # of the in-degrees
@@ -64,7 +63,7 @@ class Hubs:
 def hubs(layer: LayerGraph, k: int) -> Hubs:
     """Count how many of the first ``k`` neighbours of others every neuron is."""
     n_neurons = len(layer.indptr) - 1
-    rows, columns = nearest(layer, k)
+    _, columns, _ = layer.nearest(k)
     in_degrees = np.bincount(columns, minlength=n_neurons)
     connected = (np.diff(layer.indptr) > 0) | (in_degrees > 0)
     found = in_degrees[connected]

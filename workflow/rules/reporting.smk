@@ -49,25 +49,26 @@ def figure_inputs(wildcards):
         return [
             f"{RESULTS}/runs/{run}" for _, _, run in figure_points(wildcards.figure)
         ]
-    graph = entry.graph
-    own = {
-        "agreement": f"measures/{graph}.jsonl",
-        "structure": f"measures/{graph}.jsonl",
-        "scores": f"measures/{graph}.scores.safetensors",
-        "overlap": f"overlap/{graph}.jsonl",
+    file = {
+        "agreement": "measures/{graph}.jsonl",
+        "structure": "measures/{graph}.jsonl",
+        "scores": "measures/{graph}.scores.safetensors",
+        "overlap": "overlap/{graph}.jsonl",
         "activations": "activations",
         "influence": "tokens.safetensors",
-        "clusters": f"clusters/{graph}.safetensors",
+        "clusters": "clusters/{graph}.safetensors",
     }[entry.kind]
-    files = [("", own)]
+    sources = [("", entry.graph)]
     if entry.kind in ("agreement", "structure", "scores"):
-        files += [(TWIN, own), ("", own.replace(graph, f"{graph}+null"))]
+        sources += [(TWIN, entry.graph), ("", f"{entry.graph}+null")]
     every_seed = entry.kind in ("agreement", "structure", "overlap")
     return [
-        NEURONS.format(model=model + twin, task=selection.task, seed=seed) + f"/{file}"
+        f"{NEURONS}/{file}".format(
+            model=model + twin, task=selection.task, seed=seed, graph=graph
+        )
         for model in selection.models
         for seed in (selection.seeds if every_seed else selection.seeds[:1])
-        for twin, file in files
+        for twin, graph in sources
     ]
 
 
