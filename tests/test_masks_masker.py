@@ -28,6 +28,12 @@ class Matrix:
     neuron_axis: int
     parameter: Parameter
     rows: slice
+    role: str = "up"
+    d_mlp: int = NEURONS
+
+    @property
+    def offset(self) -> int:
+        return self.rows.start or 0
 
     def view(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor[self.rows]
@@ -79,24 +85,24 @@ def test_every_policy_keeps_the_contract_of_a_binary_mask_with_an_exact_count(po
         gradient = matrix.view(matrix.parameter.grad)
         for step in range(3):
             at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step)
-            mask = policy.mask(gradient, at)
+            mask = policy.select(gradient, at).mask
             assert (mask.dtype, mask.shape, mask.device) == (
                 torch.bool,
                 gradient.shape,
                 gradient.device,
             )
             assert int(mask.sum()) == round(0.3 * gradient.numel())
-            assert torch.equal(mask, policy.mask(gradient, at))
+            assert torch.equal(mask, policy.select(gradient, at).mask)
 
 
 @pytest.mark.parametrize("policy", policies(), ids=lambda policy: type(policy).__name__)
 def test_steps_matrices_and_seeds_break_ties_differently(policy):
     zeros = torch.zeros(NEURONS, WIDTH)
     places = [MatrixStep(0, 0, index, step) for index in range(3) for step in range(3)]
-    masks = {policy.mask(zeros, at).numpy().tobytes() for at in places}
+    masks = {policy.select(zeros, at).mask.numpy().tobytes() for at in places}
     assert len(masks) == 9
     other_run = type(policy)(**{**vars(policy), "seed": 2})
-    assert other_run.mask(zeros, places[0]).numpy().tobytes() not in masks
+    assert other_run.select(zeros, places[0]).mask.numpy().tobytes() not in masks
 
 
 def test_collab_ranks_the_score_with_the_affinity_of_the_matrix_s_layer_and_axis():
@@ -105,7 +111,7 @@ def test_collab_ranks_the_score_with_the_affinity_of_the_matrix_s_layer_and_axis
         gradient = matrix.view(matrix.parameter.grad)
         at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 5)
         scores = score(gradient, affinity(matrix.layer), 0.5, matrix.neuron_axis)
-        assert torch.equal(policy.mask(gradient, at), top_fraction(scores, 0.3, seed=at.seed(1)))
+        assert torch.equal(policy.select(gradient, at).mask, top_fraction(scores, 0.3, seed=at.seed(1)))
 
 
 def test_without_neighbours_collab_is_highest():
@@ -113,7 +119,7 @@ def test_without_neighbours_collab_is_highest():
     alone = Collab(0.3, seed=1, lam=0.0, affinities=collab.affinities)
     at = MatrixStep(1, 1, 2, 3)
     gradient = torch.randn(WIDTH, NEURONS).round(decimals=1)
-    assert torch.equal(alone.mask(gradient, at), highest.mask(gradient, at))
+    assert torch.equal(alone.select(gradient, at).mask, highest.select(gradient, at).mask)
 
 
 @pytest.mark.parametrize("rescale", [None, 0.3])
@@ -123,7 +129,7 @@ def test_gradients_are_multiplied_by_the_mask_of_the_unmasked_gradient(policy, r
     GradientMasker(matrices, policy, rescale).apply_to_gradients(step=7)
     for matrix, before in zip(matrices, untouched, strict=True):
         gradient = before.view(before.parameter.grad)
-        mask = policy.mask(gradient, MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 7))
+        mask = policy.select(gradient, MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 7)).mask
         expected = gradient * mask / (rescale or 1)
         assert torch.equal(matrix.view(matrix.parameter.grad), expected)
 
@@ -135,36 +141,27 @@ def test_filled_masks_are_those_of_the_gradients_and_drive_the_optimizer():
     other.grad = torch.ones(3)
     optimizer = MaskedAdamW([*parameters, other], lr=0.1)
     masker = GradientMasker(matrices, policy)
-    masks = list(masker.masks(step=0))
-    masker.fill(0, optimizer.masks)
-    held_in_place = dict(optimizer.masks)
+    masks = []
+    for m in matrices:
+        at = MatrixStep(m.layer, m.neuron_axis, m.index, 0)
+        masks.append((m, policy.select(m.view(m.parameter.grad), at).mask))
+    optimizer.masks = masker.masks_at(0)
     start = {m.name: m.view(m.parameter).detach().clone() for m in matrices}
     optimizer.step()
     for matrix, mask in masks:
         moved = matrix.view(matrix.parameter) != start[matrix.name]
         assert torch.equal(moved, mask)
-    assert other not in optimizer.masks
+    assert optimizer.masks.get(other) is None
     assert bool((other != 0).all())
-    masker.fill(1, optimizer.masks)
-    assert all(optimizer.masks[p] is mask for p, mask in held_in_place.items())
 
 
 def test_entries_outside_all_matrices_are_not_masked():
     parameter = Parameter(torch.randn(30, WIDTH))
     parameter.grad = torch.randn(30, WIDTH)
-    masks: dict[Parameter, torch.Tensor] = {}
     matrix = Matrix("block", 0, 0, 0, parameter, slice(0, NEURONS))
-    GradientMasker([matrix], Highest(0.5, seed=0)).fill(0, masks)
-    assert int(masks[parameter][:NEURONS].sum()) == NEURONS * WIDTH // 2
-    assert bool(masks[parameter][NEURONS:].all())
-
-
-def test_the_pass_rate_is_the_exact_share_of_kept_entries_so_far():
-    masker = GradientMasker(mlp_matrices(), Highest(0.3337, seed=0))
-    assert np.isnan(masker.pass_rate)
-    for step in range(3):
-        masker.fill(step, {})
-        assert masker.pass_rate == round(0.3337 * NEURONS * WIDTH) / (NEURONS * WIDTH)
+    mask = GradientMasker([matrix], Highest(0.5, seed=0)).masks_at(0).get(parameter)
+    assert int(mask[:NEURONS].sum()) == NEURONS * WIDTH // 2
+    assert bool(mask[NEURONS:].all())
 
 
 def test_a_missing_or_broken_gradient_is_named_and_nothing_has_changed():
@@ -179,16 +176,11 @@ def test_a_missing_or_broken_gradient_is_named_and_nothing_has_changed():
         else:
             matrices[-1].parameter.grad[3, 4] = damage
         before = matrices[0].parameter.grad.clone()
-        masker, masks = GradientMasker(matrices, Highest(0.5, seed=0)), {}
         with pytest.raises(error, match=message):
-            masker.apply_to_gradients(0)
-        with pytest.raises(error, match=message):
-            masker.fill(0, masks)
+            GradientMasker(matrices, Highest(0.5, seed=0)).require_finite()
         assert torch.equal(matrices[0].parameter.grad, before)
-        assert not masks
-        assert np.isnan(masker.pass_rate)
 
 
 def test_rescaling_an_update_is_refused():
     with pytest.raises(ValueError, match="rescale"):
-        GradientMasker(mlp_matrices(), Random(0.5, seed=0), rescale=0.5).fill(0, {})
+        GradientMasker(mlp_matrices(), Random(0.5, seed=0), rescale=0.5).masks_at(0)

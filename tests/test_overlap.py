@@ -19,7 +19,8 @@ from fnsft.cli.overlap import build_policies
 from fnsft.config.stages import OverlapSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.errors import InputError
-from fnsft.masks.overlap import accumulate_gradients, compare_masks, compare_policies
+from fnsft.masks.gradients import accumulate_gradients
+from fnsft.masks.overlap import compare_masks, compare_policies
 from fnsft.masks.policies import MatrixStep
 from fnsft.neurons.measures import MASK_MEASURES
 
@@ -197,7 +198,7 @@ def test_among_ties_the_random_mask_is_independent_of_the_others(
     graph = read_graph(ring_graph(tiny_model_dir, tmp_path / "graph.safetensors", 2, 64))
     policies = build_policies(graph, OverlapSettings(fraction=0.5, k=3), torch.device("cpu"))
     zeros, at = torch.zeros(64, 32), MatrixStep(layer=1, neuron_axis=0, index=4, step=2)
-    masks = {name: policy.mask(zeros, at) for name, policy in policies.items()}
+    masks = {name: policy.select(zeros, at) for name, policy in policies.items()}
     found = compare_masks(zeros, masks)
     assert found["mask_shared_with_random"] == pytest.approx(0.5, abs=0.05)
     assert found["mask_shared_with_highest"] == 1

@@ -23,7 +23,7 @@ from fnsft.config.names import GRAPH, NAME, TWIN, Variant
 from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import (
     CLUSTER_AFFINITIES,
-    MASKED_METHODS,
+    FRACTION_METHODS,
     CaptureSettings,
     ClusterSettings,
     EvaluateSettings,
@@ -118,7 +118,7 @@ class Experiment:
         """Return every method at every fraction; methods without a mask once."""
         found = []
         for method in methods:
-            shares = fractions if self._is_masked(method) else (None,)
+            shares = fractions if self._has_fraction(method) else (None,)
             found += [Variant(method, share) for share in shares]
         return found
 
@@ -277,8 +277,8 @@ class Experiment:
                 f"{where}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
             )
 
-    def _is_masked(self, method: str) -> bool:
-        return self.method(method).settings.get("method", "sft") in MASKED_METHODS
+    def _has_fraction(self, method: str) -> bool:
+        return self.method(method).settings.get("method", "sft") in FRACTION_METHODS
 
     def _section(self, key: str, cls: type[S]) -> S:
         return cls.from_mapping(self.config.get(key, {}), key)

@@ -1,71 +1,54 @@
 """What a trainer calls once per optimizer step, with the full accumulated gradient.
 
-Matrices are visited one by one, so that scratch is that of the largest matrix: a policy's
-(about two float32 copies for the collaborative score) and one byte an entry for the mask.
+Matrices are visited one by one, so that scratch is that of the largest: one float32 copy of
+it for a score, and one byte an entry for its mask. No other mask is held meanwhile.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import Parameter
 
 from fnsft.errors import InputError
 from fnsft.masks.policies import MatrixStep, Policy
-
-
-class MaskedMatrix(Protocol):
-    """One MLP matrix [N, d] or [d, N]; a fused gate_up parameter holds two of them."""
-
-    @property
-    def name(self) -> str:
-        """Name of the matrix, for messages."""
-
-    @property
-    def layer(self) -> int:
-        """Its decoder block, from 0."""
-
-    @property
-    def index(self) -> int:
-        """Its number among the run's masked matrices."""
-
-    @property
-    def neuron_axis(self) -> int:
-        """The axis along which its neurons lie, 0 or 1."""
-
-    @property
-    def parameter(self) -> Parameter:
-        """The parameter that holds it."""
-
-    def view(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return this matrix's part, a view, of a tensor of the parameter's shape."""
+from fnsft.masks.selection import Selection
+from fnsft.masks.shards import MaskedMatrix, Shard, local, local_part, shard_of
+from fnsft.masks.telemetry import Telemetry
 
 
 class GradientMasker:
-    """Masks the gradients of matrices by a policy and counts what passes.
+    """Masks matrices by a policy; under FSDP2 each process masks the rows that it holds.
 
-    ``rescale`` is the share p by which the surviving gradient is divided (Child-Tuning-F),
-    or None.
+    Parameters
+    ----------
+    matrices
+        With their parameters as they are trained, so after a model has been sharded.
+    policy
+        Decides the masks.
+    rescale
+        Share p by which the surviving gradient is divided (Child-Tuning-F), or None.
+    telemetry
+        Looks at gradients and masks, and changes neither.
     """
 
     def __init__(
-        self, matrices: Sequence[MaskedMatrix], policy: Policy, rescale: float | None = None
+        self,
+        matrices: Sequence[MaskedMatrix],
+        policy: Policy,
+        rescale: float | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.matrices = list(matrices)
+        self.shards = [shard_of(matrix) for matrix in matrices]
         self.policy = policy
         self.rescale = rescale
-        self._kept_entries = 0
-        self._all_entries = 0
+        self.telemetry = telemetry
 
-    @property
-    def pass_rate(self) -> float:
-        """Kept entries over all entries, of the steps so far; NaN before the first."""
-        return self._kept_entries / self._all_entries if self._all_entries else float("nan")
-
-    def masks(self, step: int) -> Iterator[tuple[MaskedMatrix, torch.Tensor]]:
-        """Yield each matrix and its mask at optimizer step ``step``.
-
-        All gradients are checked before the first mask; each is read when its turn comes.
+    def require_finite(self) -> None:
+        """Check every gradient before the first mask.
 
         Raises
         ------
@@ -74,51 +57,87 @@ class GradientMasker:
         InputError
             For a gradient that is not finite: the training has diverged.
         """
-        gradients = [_finite_gradient(matrix) for matrix in self.matrices]
-        for matrix, gradient in zip(self.matrices, gradients, strict=True):
-            at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step)
-            mask = self.policy.mask(gradient, at)
-            self._kept_entries += int(mask.count_nonzero())
-            self._all_entries += mask.numel()
-            yield matrix, mask
+        gradients = [_gradient(matrix) for matrix in self.matrices]
+        # One pass and no scratch; both ends are NaN when one entry is.
+        ends = [torch.stack(torch.aminmax(g)) for g in gradients if g.numel()]
+        finite = torch.stack([end.isfinite().all() for end in ends]).all()
+        if self._over_processes(np.array([int(not finite)]))[0]:
+            counts = [g.numel() - int(g.isfinite().sum()) for g in gradients]
+            self._refuse(self._over_processes(np.array(counts)))
 
     def apply_to_gradients(self, step: int) -> None:
         """Multiply the gradients by their masks, in place, and divide them by ``rescale``."""
-        for matrix, mask in self.masks(step):
-            assert matrix.parameter.grad is not None  # masks() has refused that
-            gradient = matrix.view(matrix.parameter.grad).mul_(mask)
+        for matrix, shard in zip(self.matrices, self.shards, strict=True):
+            gradient = _gradient(matrix)
+            gradient.mul_(self._select(matrix, shard, gradient, step).mask)
             if self.rescale is not None:
                 gradient.div_(self.rescale)
 
-    def fill(self, step: int, masks: dict[Parameter, torch.Tensor]) -> None:
-        """Write the masks into ``masks``, that of a :class:`~.optimizer.MaskedAdamW`.
-
-        Tensors that ``masks`` holds already are written over; entries of a parameter that
-        belong to none of the matrices are not masked.
-        """
+    def masks_at(self, step: int) -> "StepMasks":
+        """Return the masks of a step for :class:`~.optimizer.MaskedAdamW`, made when asked for."""
         if self.rescale is not None:
             raise ValueError("rescale: a mask on the update does not change gradients; use None")
-        for matrix, mask in self.masks(step):
-            parameter = matrix.parameter
-            if parameter not in masks:
-                masks[parameter] = torch.ones_like(parameter, dtype=torch.bool)
-            matrix.view(masks[parameter]).copy_(mask)
+        of_parameter = defaultdict(list)
+        for matrix, shard in zip(self.matrices, self.shards, strict=True):
+            of_parameter[matrix.parameter].append((matrix, shard))
+        return StepMasks(self, step, of_parameter)
+
+    def _select(
+        self, matrix: MaskedMatrix, shard: Shard, gradient: torch.Tensor, step: int
+    ) -> Selection:
+        at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard)
+        selection = self.policy.select(gradient, at)
+        if self.telemetry is not None:
+            self.telemetry.observe(matrix.index, step, gradient, selection)
+        return selection
+
+    def _over_processes(self, counts: np.ndarray) -> np.ndarray:
+        """Sum counts over the shards; all matrices are sharded over the same processes."""
+        return self.shards[0].sum(counts, local(self.matrices[0].parameter).device)
+
+    def _refuse(self, n_broken: np.ndarray) -> None:
+        number = int(n_broken.argmax())
+        rows, columns = self.shards[number].shape
+        raise InputError(
+            f"{self.matrices[number].name}: expected a finite gradient, found "
+            f"{n_broken[number]} of {rows * columns} entries NaN or infinite; the training has "
+            "diverged: lower the learning rate"
+        )
 
 
-def _finite_gradient(matrix: MaskedMatrix) -> torch.Tensor:
-    """Return the matrix's part of its parameter's gradient, when it is there and finite."""
+@dataclass(frozen=True)
+class StepMasks:
+    """The masks of one step by parameter, like a dict; each is made anew when it is asked for."""
+
+    masker: GradientMasker
+    step: int
+    of_parameter: dict[Parameter, list[tuple[MaskedMatrix, Shard]]]
+
+    def get(self, parameter: Parameter) -> torch.Tensor | None:
+        """Return the mask of what this process holds of a parameter, or None for one without.
+
+        Entries of a parameter that belong to none of the matrices are not masked.
+        """
+        if parameter not in self.of_parameter:
+            return None
+        parts = [
+            (matrix, self.masker._select(matrix, shard, _gradient(matrix), self.step).mask)
+            for matrix, shard in self.of_parameter[parameter]
+        ]
+        here = local(parameter)
+        if len(parts) == 1 and parts[0][1].shape == here.shape:
+            return parts[0][1]
+        mask = torch.ones_like(here, dtype=torch.bool)
+        for matrix, part in parts:
+            local_part(matrix, mask).copy_(part)
+        return mask
+
+
+def _gradient(matrix: MaskedMatrix) -> torch.Tensor:
+    """Return what this process holds of the matrix's gradient."""
     if matrix.parameter.grad is None:
         raise ValueError(
             f"{matrix.name}: expected a gradient, found none; is the parameter frozen, "
             "or were the masks asked for before the backward pass?"
         )
-    gradient = matrix.view(matrix.parameter.grad)
-    # One pass and no scratch; both ends are NaN when one entry is.
-    ends = torch.stack(torch.aminmax(gradient))
-    if not ends.isfinite().all():
-        broken = gradient.numel() - int(gradient.isfinite().sum())
-        raise InputError(
-            f"{matrix.name}: expected a finite gradient, found {broken} of {gradient.numel()} "
-            "entries NaN or infinite; the training has diverged: lower the learning rate"
-        )
-    return gradient
+    return local_part(matrix, matrix.parameter.grad)

@@ -5,12 +5,19 @@ move it. Here an entry outside the mask is bitwise the same after the step as be
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.nn import Parameter
 
 Moments = Literal["full", "masked", "frozen"]
+
+
+class MaskSource(Protocol):
+    """Where an optimizer gets a parameter's mask from: a dict, or one that makes it on demand."""
+
+    def get(self, parameter: Parameter, /) -> torch.Tensor | None:
+        """Return the bool mask of what this process holds of a parameter; None lets all move."""
 
 
 class MaskedAdamW(torch.optim.AdamW):
@@ -41,7 +48,7 @@ class MaskedAdamW(torch.optim.AdamW):
         # Torch's fused AdamW unscales gradients itself; here a GradScaler does it before.
         self._step_supports_amp_scaling = False
         self.moments = moments
-        self.masks: dict[Parameter, torch.Tensor] = {}
+        self.masks: MaskSource = {}
         self._refuse_amsgrad()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -65,20 +72,11 @@ class MaskedAdamW(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._check_masks()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._step_parameter(parameter, group)
         return loss
-
-    def _check_masks(self) -> None:
-        for parameter, mask in self.masks.items():
-            if mask.dtype != torch.bool or mask.shape != parameter.shape:
-                raise ValueError(
-                    f"expected a bool mask of the parameter's shape {tuple(parameter.shape)}, "
-                    f"found {mask.dtype} of shape {tuple(mask.shape)}"
-                )
 
     def _step_parameter(self, parameter: Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]

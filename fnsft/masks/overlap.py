@@ -1,23 +1,17 @@
 """What the graph changes about a mask, on the gradients of a model that is not updated.
 
-Shapes: N = ``d_mlp`` neurons, d = ``d_model``; a gradient is [N, d] or [d, N]. S samples of
-one pass, L tokens of the longest, V tokens of the vocabulary.
+Shapes: N = ``d_mlp`` neurons, d = ``d_model``; a gradient is [N, d] or [d, N].
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 
 from fnsft.data.tokens import Encoded
-from fnsft.errors import InputError
-from fnsft.masks.masker import MaskedMatrix
+from fnsft.masks.gradients import accumulate_gradients
 from fnsft.masks.policies import MatrixStep, Policy
-
-PASS_SAMPLES = 4  # samples a forward pass, for the memory of their logits
-IGNORED = -100  # the label that the loss leaves out
+from fnsft.masks.shards import MaskedMatrix
 
 
 def compare_policies(
@@ -41,7 +35,7 @@ def compare_policies(
             assert matrix.parameter.grad is not None
             gradient = matrix.view(matrix.parameter.grad)
             at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step)
-            masks = {name: policy.mask(gradient, at) for name, policy in policies.items()}
+            masks = {name: policy.select(gradient, at).mask for name, policy in policies.items()}
             for name, value in compare_masks(gradient, masks).items():
                 values[name].append(value)
     return found
@@ -75,38 +69,3 @@ def compare_masks(gradient: torch.Tensor, masks: Mapping[str, torch.Tensor]) -> 
         for name, mask in masks.items():
             found[f"gradient_energy_{name}"] = float((energy * mask).sum()) / total
     return found
-
-
-def accumulate_gradients(model: torch.nn.Module, batch: Sequence[Encoded]) -> None:
-    """Set the gradients of the completions' summed loss over a batch, in nats.
-
-    Training takes the mean instead: that is one factor for all entries, which changes neither
-    a mask nor a share of Σ g². The logits of a pass take S·L·V values, twice.
-
-    Raises
-    ------
-    InputError
-        When the loss is not finite.
-    """
-    model.zero_grad()
-    device = next(model.parameters()).device
-    for start in range(0, len(batch), PASS_SAMPLES):
-        samples = batch[start : start + PASS_SAMPLES]
-        ids = pad_sequence([torch.tensor(sample.ids) for sample in samples], batch_first=True)
-        attended = pad_sequence([torch.ones(len(s.ids)) for s in samples], batch_first=True)
-        labels = pad_sequence(
-            [torch.tensor([*[IGNORED] * len(s.prompt_ids), *s.completion_ids]) for s in samples],
-            batch_first=True,
-            padding_value=IGNORED,
-        )  # [S, L], as the two above
-        logits = model(
-            input_ids=ids.to(device), attention_mask=attended.long().to(device), use_cache=False
-        ).logits  # [S, L, V]
-        predictions = logits[:, :-1].flatten(0, 1).float()  # [S (L − 1), V]
-        targets = labels[:, 1:].flatten().to(device)
-        loss = cross_entropy(predictions, targets, ignore_index=IGNORED, reduction="sum")
-        if not loss.isfinite():
-            raise InputError(
-                f"expected a finite loss, found {loss.item()}; check the model's weights"
-            )
-        loss.backward()

@@ -6,6 +6,7 @@ index alone: neither the device, nor the memory layout, nor the number of shards
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from fnsft.masks import radix_numba, radix_torch
 from fnsft.masks.radix import SCORE_DIGITS, Keys, Threshold, find_threshold
+from fnsft.masks.shards import Shard
 
 _INFINITY_DIGIT = 0x7F80  # high half of float32's infinity; above it NaN, then the sign bit
 _SCORE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,6 +25,19 @@ def kept_entries(fraction: float, entries: int) -> int:
     if not 0 < fraction <= 1:
         raise ValueError(f"expected a fraction in (0, 1], found {fraction}")
     return round(fraction * entries)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The entries of a matrix, or of a shard [r, C] of it, that were chosen.
+
+    ``score`` and ``threshold`` (the smallest score taken) tell by what; None where a mask has
+    no score. All have the gradient's device.
+    """
+
+    mask: torch.Tensor
+    score: torch.Tensor | None = None
+    threshold: float | None = None
 
 
 def top_fraction(
@@ -54,7 +69,8 @@ def top_fraction(
         For a fraction outside (0, 1], another dtype, or entries that are NaN, infinite or
         negative.
     """
-    return _top(_backend(score.device), score, fraction, seed, index_offset)
+    count = kept_entries(fraction, score.numel())
+    return _top(_backend(score.device), score, count, seed, index_offset, None).mask
 
 
 def random_fraction(
@@ -70,8 +86,33 @@ def random_fraction(
     It is :func:`top_fraction` of a score that is zero everywhere, and costs no score.
     """
     keys = Keys(None, math.prod(shape), seed, index_offset, torch.device(device))
-    count = kept_entries(fraction, keys.size)
-    return _selected(_backend(keys.device), keys, count).view(tuple(shape))
+    mask, _ = _selected(_backend(keys.device), keys, kept_entries(fraction, keys.size), None)
+    return mask.view(tuple(shape))
+
+
+def select_top(score: torch.Tensor, fraction: float, seed: int, shard: Shard | None) -> Selection:
+    """Select the round(p·n) largest scores of a whole matrix, of which ``score`` is a shard.
+
+    All processes of the shard's group call it together.
+    """
+    whole = shard or Shard.whole((1, score.numel()))
+    count = kept_entries(fraction, math.prod(whole.shape))
+    return _top(_backend(score.device), score, count, seed, whole.index_offset, shard)
+
+
+def select_random(
+    shape: Sequence[int],
+    fraction: float,
+    seed: int,
+    device: torch.device,
+    shard: Shard | None,
+) -> Selection:
+    """Select round(p·n) entries of a whole matrix at random; ``shape`` is the shard's."""
+    whole = shard or Shard.whole((1, math.prod(shape)))
+    keys = Keys(None, math.prod(shape), seed, whole.index_offset, device)
+    count = kept_entries(fraction, math.prod(whole.shape))
+    mask, _ = _selected(_backend(device), keys, count, shard)
+    return Selection(mask.view(tuple(shape)))
 
 
 def _backend(device: torch.device) -> ModuleType:
@@ -79,42 +120,63 @@ def _backend(device: torch.device) -> ModuleType:
 
 
 def _top(
-    backend: ModuleType, score: torch.Tensor, fraction: float, seed: int, index_offset: int
-) -> torch.Tensor:
+    backend: ModuleType,
+    score: torch.Tensor,
+    count: int,
+    seed: int,
+    index_offset: int,
+    shard: Shard | None,
+) -> Selection:
     if score.dtype not in _SCORE_DTYPES:
         raise ValueError(f"expected a score in float32, bfloat16 or float16, found {score.dtype}")
-    count = kept_entries(fraction, score.numel())
     flat = score.detach().float().reshape(-1)
     keys = Keys(flat.view(torch.int32), flat.numel(), seed, index_offset, flat.device)
-    first = backend.histogram(keys, 0, Threshold())
+    first = _total(backend.histogram(keys, 0, Threshold()), keys, shard)
     if first[_INFINITY_DIGIT:].any():
-        _refuse_invalid(score)
+        _refuse_invalid(score, shard)
         # Nothing but −0.0 is left, which + 0.0 makes 0.0.
-        return _top(backend, score + 0.0, fraction, seed, index_offset)
-    return _selected(backend, keys, count, first).view(score.shape)
+        return _top(backend, score + 0.0, count, seed, index_offset, shard)
+    mask, threshold = _selected(backend, keys, count, shard, first)
+    value = np.uint32(threshold.score).view(np.float32)
+    return Selection(mask.view(score.shape), score, float(value))
 
 
 def _selected(
-    backend: ModuleType, keys: Keys, count: int, first: np.ndarray | None = None
-) -> torch.Tensor:
-    """Return the mask [size]; ``first`` is the first digit's histogram, None without scores."""
-    if count in (0, keys.size):
-        return torch.full((keys.size,), count > 0, device=keys.device)
+    backend: ModuleType,
+    keys: Keys,
+    count: int,
+    shard: Shard | None,
+    first: np.ndarray | None = None,
+) -> tuple[torch.Tensor, Threshold]:
+    """Return the mask [size] and its threshold; ``first`` is the first digit's histogram.
+
+    It is None without scores. ``count`` is that of all shards.
+    """
+    n_entries = keys.size if shard is None else math.prod(shard.shape)
+    if count in (0, n_entries):
+        return torch.full((keys.size,), count > 0, device=keys.device), Threshold()
 
     def histogram(digit: int, threshold: Threshold) -> np.ndarray:
         if digit == 0 and first is not None:
             return first
-        return backend.histogram(keys, digit, threshold)
+        return _total(backend.histogram(keys, digit, threshold), keys, shard)
 
-    first_digit = SCORE_DIGITS if first is None else 0
-    return backend.taken(keys, find_threshold(histogram, count, first_digit))
+    threshold = find_threshold(histogram, count, SCORE_DIGITS if first is None else 0)
+    return backend.taken(keys, threshold), threshold
 
 
-def _refuse_invalid(score: torch.Tensor) -> None:
-    nan, infinite = int(score.isnan().sum()), int(score.isinf().sum())
-    negative = int((score < 0).sum())
-    if nan or infinite or negative:
+def _total(counts: np.ndarray, keys: Keys, shard: Shard | None) -> np.ndarray:
+    return counts if shard is None else shard.sum(counts, keys.device)
+
+
+def _refuse_invalid(score: torch.Tensor, shard: Shard | None) -> None:
+    found = (score.isnan().sum(), score.isinf().sum(), (score < 0).sum())
+    counts = np.array([int(count) for count in found])
+    if shard is not None:
+        counts = shard.sum(counts, score.device)
+    if counts.any():
+        nan, infinite, negative = counts
         raise ValueError(
             f"expected finite, non-negative scores, found {nan} NaN, {infinite} infinite and "
-            f"{negative} negative among {score.numel()}; check the gradients"
+            f"{negative} negative; check the gradients"
         )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
-from fnsft.config.stages import MASKED_METHODS, TableSettings
+from fnsft.config.stages import FRACTION_METHODS, TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell, Key, by_cell, cell_of, mean_of, name_of
 from fnsft.reporting.labels import MetricStyle, in_order, style_of
@@ -93,7 +93,7 @@ def summarise(
         )
     masked = frozenset(
         [record.method for record in wanted if record.fraction is not None]
-        + [method for method in columns if method in MASKED_METHODS]
+        + [method for method in columns if method in FRACTION_METHODS]
     )
     shares = sorted({record.fraction for record in wanted if record.fraction is not None})
     fractions: tuple[float | None, ...] = tuple(shares) or (None,)

@@ -24,20 +24,17 @@ class MaskedTrainer(SFTTrainer):
         super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
-        if self.masker is None:
-            return super()._clip_grad_norm(model)
-        step = self.state.global_step
-        if self.settings.applies_to == "update":
-            optimizer = self.optimizer
-            while not isinstance(optimizer, MaskedAdamW):  # accelerate's wrapper
-                optimizer = optimizer.optimizer
-            self.masker.fill(step, optimizer.masks)
-            return super()._clip_grad_norm(model)
-        if self.settings.mask_before_clipping:
-            self.masker.apply_to_gradients(step)
-            return super()._clip_grad_norm(model)
+        masker, step = self.masker, self.state.global_step
+        on_gradient = masker is not None and self.settings.applies_to == "gradient"
+        if masker is not None:
+            masker.require_finite()
+        if masker is not None and not on_gradient:
+            self._masked_optimizer().masks = masker.masks_at(step)
+        if on_gradient and self.settings.mask_before_clipping:
+            masker.apply_to_gradients(step)
         norm = super()._clip_grad_norm(model)
-        self.masker.apply_to_gradients(step)
+        if on_gradient and not self.settings.mask_before_clipping:
+            masker.apply_to_gradients(step)
         return norm
 
 

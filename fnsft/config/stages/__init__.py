@@ -23,6 +23,7 @@ from fnsft.config.stages.sources import (
 )
 from fnsft.config.stages.training import (
     CLUSTER_AFFINITIES,
+    FRACTION_METHODS,
     MASKED_METHODS,
     Affinity,
     EvaluateSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "ClusterSettings",
     "ConvertSettings",
     "EvaluateSettings",
+    "FRACTION_METHODS",
     "FetchSettings",
     "FigureKind",
     "FigureSettings",

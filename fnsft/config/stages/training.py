@@ -6,8 +6,28 @@ from typing import ClassVar, Literal
 from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
-Method = Literal["sft", "lora", "projections-only", "random", "highest", "gmt", "collab"]
-MASKED_METHODS: tuple[str, ...] = ("random", "highest", "gmt", "collab")
+Method = Literal[
+    "sft",
+    "lora",
+    "projections-only",
+    "random",
+    "child-tuning-d",
+    "hft",
+    "highest",
+    "gmt",
+    "collab",
+    "network",
+]
+# Methods with a share p of each matrix (hft: of the matrices), and all that have masks.
+FRACTION_METHODS: tuple[str, ...] = (
+    "random",
+    "child-tuning-d",
+    "hft",
+    "highest",
+    "gmt",
+    "collab",
+)
+MASKED_METHODS: tuple[str, ...] = (*FRACTION_METHODS, "network")
 Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 
@@ -17,6 +37,7 @@ class TrainSettings(Settings):
     """One fine-tuning run of one method."""
 
     stage: ClassVar[str] = "train"
+    version: ClassVar[int] = 2
 
     method: Method = setting("sft", "what may change")
     fraction: float | None = setting(
@@ -29,6 +50,13 @@ class TrainSettings(Settings):
     k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
     mutual: bool = setting(False, "keep a neighbour only when both are each other's (ours)")
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
+    fisher_samples: int | None = setting(
+        None, "samples whose Fisher information child-tuning-d ranks; all when absent", above=0
+    )
+    neurons: Literal["only", "all-but"] = setting(
+        "only", "network: train the listed neurons only, or all but them"
+    )
+    adapters: bool = setting(False, "network: train and mask LoRA adapters, not the weights")
     rescale: bool = setting(False, "random: divide the survivors by p (Child-Tuning-F)")
     applies_to: Literal["gradient", "update"] = setting(
         "gradient", "the mask holds back the gradient, or the whole update"
@@ -57,12 +85,21 @@ class TrainSettings(Settings):
         False, "compute in bfloat16; weights and Adam's moments stay in float32"
     )
     gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
+    checkpoint_steps: int = setting(
+        0, "optimizer steps between checkpoints; 0: one at each epoch's end", minimum=0
+    )
+    telemetry_steps: int = setting(
+        10, "optimizer steps between records of the masks; 0 switches them off", minimum=0
+    )
+    parallel: Literal["fsdp", "ddp"] = setting(
+        "fsdp", "how several processes share a run: FSDP2 shards the model, DDP copies it"
+    )
     validations: int = setting(20, "points of the validation curve (2026)", above=0)
     seed: int = setting(0, "seed of masks and adapters", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.fraction is not None) != (self.method in MASKED_METHODS):
+        if (self.fraction is not None) != (self.method in FRACTION_METHODS):
             need = "needs a fraction in (0, 1]" if self.fraction is None else "takes no fraction"
             raise InputError(f"fraction: method {self.method!r} {need}, found {self.fraction}")
         if (self.affinity is not None) != (self.method == "collab"):
@@ -77,6 +114,17 @@ class TrainSettings(Settings):
             )
         if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
             raise InputError("rescale: divides a random mask's gradient; leave it off elsewhere")
+        if self.method in ("hft", "network") and self.applies_to != "update":
+            raise InputError(
+                f"applies_to: method {self.method!r} leaves entries as they are, which only "
+                f"'update' does (weight decay moves them otherwise), found {self.applies_to!r}"
+            )
+        if self.adapters and self.method != "network":
+            raise InputError(
+                f"adapters: needs method 'network', found {self.method!r}: an entry of a weight "
+                "has no parameter of its own in a low-rank product, a neuron has its row of B or "
+                "column of A; mask the weights themselves, or use method 'lora' without a mask"
+            )
         if self.batch_size % self.micro_batch_size:
             raise InputError(
                 f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "

@@ -1,0 +1,51 @@
+"""Gradients of the completions' loss, outside of any trainer.
+
+Shapes: S samples of one pass, L tokens of the longest, V tokens of the vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from fnsft.data.tokens import Encoded
+from fnsft.errors import InputError
+
+PASS_SAMPLES = 4  # samples a forward pass, for the memory of their logits
+IGNORED = -100  # the label that the loss leaves out
+
+
+def accumulate_gradients(model: torch.nn.Module, batch: Sequence[Encoded]) -> None:
+    """Set the gradients of the completions' summed loss over a batch, in nats.
+
+    Training takes the mean instead: that is one factor for all entries, which changes neither
+    a mask nor a share of Σ g². The logits of a pass take S·L·V values, twice.
+
+    Raises
+    ------
+    InputError
+        When the loss is not finite.
+    """
+    model.zero_grad()
+    device = next(model.parameters()).device
+    for start in range(0, len(batch), PASS_SAMPLES):
+        samples = batch[start : start + PASS_SAMPLES]
+        ids = pad_sequence([torch.tensor(sample.ids) for sample in samples], batch_first=True)
+        attended = pad_sequence([torch.ones(len(s.ids)) for s in samples], batch_first=True)
+        labels = pad_sequence(
+            [torch.tensor([*[IGNORED] * len(s.prompt_ids), *s.completion_ids]) for s in samples],
+            batch_first=True,
+            padding_value=IGNORED,
+        )  # [S, L], as the two above
+        logits = model(
+            input_ids=ids.to(device), attention_mask=attended.long().to(device), use_cache=False
+        ).logits  # [S, L, V]
+        predictions = logits[:, :-1].flatten(0, 1).float()  # [S (L − 1), V]
+        targets = labels[:, 1:].flatten().to(device)
+        loss = cross_entropy(predictions, targets, ignore_index=IGNORED, reduction="sum")
+        if not loss.isfinite():
+            raise InputError(
+                f"expected a finite loss, found {loss.item()}; check the model's weights"
+            )
+        loss.backward()

@@ -1,0 +1,21 @@
+"""Policies: one module a method, each of which keeps the contract (:mod:`.contract`)."""
+
+from fnsft.masks.policies.collab import Collab
+from fnsft.masks.policies.contract import MatrixStep, Policy
+from fnsft.masks.policies.fixed import Fixed
+from fnsft.masks.policies.hft import HalfFineTuning, draw_matrices
+from fnsft.masks.policies.highest import Highest
+from fnsft.masks.policies.network import Network
+from fnsft.masks.policies.random import Random
+
+__all__ = [
+    "Collab",
+    "Fixed",
+    "HalfFineTuning",
+    "Highest",
+    "MatrixStep",
+    "Network",
+    "Policy",
+    "Random",
+    "draw_matrices",
+]

@@ -1,0 +1,204 @@
+"""Which part of a matrix this process holds, and how the processes meet over it.
+
+R × C is a matrix's shape. FSDP2 gives each process a contiguous run of the parameter's rows;
+a fused gate_up parameter holds two matrices one above the other, so that a process may hold
+many rows of one of them and none of the other. A matrix that is not sharded is one shard.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
+
+from fnsft.errors import InputError
+
+
+class MaskedMatrix(Protocol):
+    """One matrix [N, d] or [d, N] of a parameter; a fused gate_up parameter holds two."""
+
+    @property
+    def name(self) -> str:
+        """Name of the matrix, for messages."""
+
+    @property
+    def role(self) -> str:
+        """What it is in its layer: gate, up or down."""
+
+    @property
+    def layer(self) -> int:
+        """Its decoder block, from 0."""
+
+    @property
+    def index(self) -> int:
+        """Its number among the run's masked matrices."""
+
+    @property
+    def neuron_axis(self) -> int:
+        """The axis along which its neurons lie, 0 or 1."""
+
+    @property
+    def d_mlp(self) -> int:
+        """Its neurons, N."""
+
+    @property
+    def offset(self) -> int:
+        """Where its neurons begin along that axis of the parameter."""
+
+    @property
+    def parameter(self) -> Parameter:
+        """The parameter that holds it."""
+
+    def view(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return this matrix's part, a view, of a tensor of the parameter's shape."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a matrix that this process holds.
+
+    ``shape`` is the whole matrix's; ``starts`` are the first rows of all processes in their
+    order, and R behind them; ``group`` is None for a matrix that one process holds whole.
+    """
+
+    shape: tuple[int, int]
+    starts: tuple[int, ...]
+    rank: int = 0
+    group: dist.ProcessGroup | None = None
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int]) -> "Shard":
+        """Return the one shard of a matrix that is not sharded."""
+        return cls(shape, (0, shape[0]))
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the matrix that lie here."""
+        return slice(self.starts[self.rank], self.starts[self.rank + 1])
+
+    @property
+    def index_offset(self) -> int:
+        """Global row-major index of the first entry here."""
+        return self.rows.start * self.shape[1]
+
+    def sum(self, counts: np.ndarray, device: torch.device) -> np.ndarray:
+        """Return the sum over the processes of an int64 array of equal shape in all of them."""
+        if self.group is None:
+            return counts
+        total = torch.from_numpy(counts).to(device)
+        dist.all_reduce(total, group=self.group)
+        return total.cpu().numpy()
+
+    def gathered(self, local: torch.Tensor) -> torch.Tensor:
+        """Return the processes' 1-D tensors, of any lengths, one behind the other."""
+        if self.group is None:
+            return local
+        lengths = torch.zeros(len(self.starts) - 1, dtype=torch.int64, device=local.device)
+        lengths[self.rank] = local.numel()
+        dist.all_reduce(lengths, group=self.group)
+        parts = [local.new_empty(int(length)) for length in lengths]
+        padded = local.new_zeros(int(lengths.max()))
+        padded[: local.numel()] = local
+        buffers = [torch.empty_like(padded) for _ in parts]
+        dist.all_gather(buffers, padded, group=self.group)
+        return torch.cat([buffer[: part.numel()] for buffer, part in zip(buffers, parts)])
+
+    def columns(self, rows: torch.Tensor) -> torch.Tensor:
+        """Trade this process's rows [r, C] for its share of the columns, [R, c].
+
+        All processes call it together. Every column is in exactly one process.
+        """
+        if self.group is None:
+            return rows
+        bounds = self._column_bounds()
+        heights = np.diff(self.starts)
+        sent = torch.cat([rows[:, a:b].reshape(-1) for a, b in zip(bounds, bounds[1:])])
+        width = bounds[self.rank + 1] - bounds[self.rank]
+        received = self._exchanged(
+            sent,
+            [rows.shape[0] * (b - a) for a, b in zip(bounds, bounds[1:])],
+            [int(height) * width for height in heights],
+        )
+        return received.view(self.shape[0], width)
+
+    def from_columns(self, columns: torch.Tensor) -> torch.Tensor:
+        """Trade a share of the columns [R, c] back for this process's rows [r, C]."""
+        if self.group is None:
+            return columns
+        bounds = self._column_bounds()
+        height = self.rows.stop - self.rows.start
+        widths = np.diff(bounds)
+        sizes = [height * int(width) for width in widths]
+        received = self._exchanged(
+            columns.reshape(-1), [int(h) * columns.shape[1] for h in np.diff(self.starts)], sizes
+        )
+        parts = received.split(sizes)
+        return torch.cat(
+            [part.view(height, int(width)) for part, width in zip(parts, widths)], dim=1
+        )
+
+    def _column_bounds(self) -> list[int]:
+        processes = len(self.starts) - 1
+        return [self.shape[1] * process // processes for process in range(processes + 1)]
+
+    def _exchanged(
+        self, sent: torch.Tensor, sent_sizes: list[int], received_sizes: list[int]
+    ) -> torch.Tensor:
+        received = sent.new_empty(sum(received_sizes))
+        dist.all_to_all_single(received, sent, received_sizes, sent_sizes, group=self.group)
+        return received
+
+
+def shard_of(matrix: MaskedMatrix) -> Shard:
+    """Return which rows of a matrix lie in this process.
+
+    Raises
+    ------
+    InputError
+        For parameters that are sharded in another way than by rows.
+    """
+    parameter = matrix.parameter
+    n_rows, n_columns = parameter.shape
+    first, stop = 0, n_rows
+    if matrix.neuron_axis == 0:
+        first, stop = matrix.offset, matrix.offset + matrix.d_mlp
+    else:
+        n_columns = matrix.d_mlp
+    shape = (stop - first, n_columns)
+    if not isinstance(parameter, DTensor):
+        return Shard.whole(shape)
+    sharded = [axis for axis, place in enumerate(parameter.placements) if not place.is_replicate()]
+    if not sharded:
+        return Shard.whole(shape)
+    if len(sharded) > 1 or not parameter.placements[sharded[0]].is_shard(0):
+        raise InputError(
+            f"{matrix.name}: expected parameters sharded by rows, as FSDP2 does, found "
+            f"{parameter.placements}; use FSDP2 without tensor parallelism"
+        )
+    mesh, axis = parameter.device_mesh, sharded[0]
+    processes = mesh.size(axis)
+    chunk = -(-n_rows // processes)  # as torch.chunk cuts
+    cuts = [min(chunk * process, n_rows) for process in range(processes + 1)]
+    starts = tuple(min(max(cut, first), stop) - first for cut in cuts)
+    return Shard(shape, starts, mesh.get_local_rank(axis), mesh.get_group(axis))
+
+
+def local_part(matrix: MaskedMatrix, tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of the matrix, sharing memory, [r, C].
+
+    ``tensor`` is the matrix's parameter, its gradient, or what this process holds of them.
+    """
+    shard, here = shard_of(matrix), local(tensor)
+    if shard.group is None or matrix.neuron_axis == 1:
+        return matrix.view(here)
+    chunk = -(-matrix.parameter.shape[0] // (len(shard.starts) - 1))
+    first = max(matrix.offset - chunk * shard.rank, 0)
+    return here[first : first + shard.rows.stop - shard.rows.start]
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of a tensor, sharing memory; a plain tensor is all here."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
