@@ -1,64 +1,31 @@
 """Where MLP neurons live, on tiny random models of every supported family."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from families import (
+    FAMILIES,
+    IDS,
+    LAYERS,
+    LLAMA,
+    PREFIX,
+    D,
+    N,
+    changes,
+    logits,
+    model_of,
+    with_adapter,
+)
+from peft import AdaLoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fnsft.architectures import mlp_blocks, mlp_matrices, neuron_activity
+from fnsft.architectures import adapter_matrices, mlp_blocks, mlp_matrices, neuron_activity
 from fnsft.errors import InputError
-
-N, D, LAYERS = 64, 32, 2
-LLAMA = {
-    "vocab_size": 128,
-    "hidden_size": D,
-    "intermediate_size": N,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-GPT2 = {"vocab_size": 128, "n_embd": D, "n_inner": N, "n_layer": LAYERS, "n_head": 4}
-BLOOM = {"vocab_size": 128, "hidden_size": D, "n_layer": LAYERS, "n_head": 4}
-MPT = {"vocab_size": 128, "d_model": D, "n_layers": LAYERS, "n_heads": 4, "max_seq_len": 64}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "Llama": LLAMA,
-    "Mistral": LLAMA,
-    "Qwen2": LLAMA,
-    "Qwen3": LLAMA | {"head_dim": 8},
-    "Gemma2": LLAMA | {"head_dim": 8},
-    "Gemma3Text": LLAMA | {"head_dim": 8},
-    "Olmo2": LLAMA,
-    "SmolLM3": LLAMA,
-    "StableLm": LLAMA,
-    "Phi3": LLAMA,
-    "Glm4": LLAMA | {"head_dim": 8},
-    "Nemotron": LLAMA,
-    "GPT2": GPT2,
-    "Starcoder2": LLAMA,
-    "Phi": LLAMA,
-    "OPT": LLAMA | {"ffn_dim": N, "word_embed_proj_dim": D},
-    "GPTNeoX": LLAMA,
-    "Falcon": LLAMA | {"ffn_hidden_size": N},
-    "Bloom": BLOOM,
-    "GPTJ": GPT2 | {"rotary_dim": 4},
-    "Mpt": MPT,
-}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-IDS = torch.arange(3, 23).view(2, 10)
-
-
-def model_of(family: str, **options: Any) -> Any:
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**(FAMILIES[family] | SPECIAL | options))
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases too, which are 0 at first
-            parameter.normal_(std=0.3)
-    return model
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -66,9 +33,10 @@ def model(request: pytest.FixtureRequest) -> Any:
     return model_of(request.param)
 
 
-def logits(model: Any) -> Tensor:
-    with torch.no_grad():
-        return model(input_ids=IDS).logits
+@pytest.fixture(scope="module")
+def adapted(model: Any) -> PeftModel:
+    """A copy of the model with an adapter whose A and B are random."""
+    return with_adapter(copy.deepcopy(model), init_lora_weights=False)
 
 
 def test_zeroed_neurons_of_down_are_neurons_zeroed_at_its_input(model: Any) -> None:
@@ -242,11 +210,105 @@ def test_a_shared_activation_module_is_refused() -> None:
         mlp_blocks(model)
 
 
-def test_packed_weights_have_neurons_but_no_matrix_to_mask() -> None:
-    """As 4-bit weights: the widths stay, the weight becomes (n, 1) of bytes."""
+@pytest.mark.parametrize(
+    "packed", [torch.zeros(N * D // 2, 1, dtype=torch.uint8), torch.zeros(N, D, dtype=torch.int8)]
+)
+def test_packed_weights_have_neurons_but_no_matrix_to_mask(packed: Tensor) -> None:
+    """As of 4 and 8 bits: the widths stay; the weight becomes (n, 1) of bytes, or integers."""
     model = model_of("Llama")
     projection = model.model.layers[0].mlp.up_proj
-    projection.weight = nn.Parameter(torch.zeros(N * D // 2, 1, dtype=torch.uint8), False)
+    projection.weight = nn.Parameter(packed, False)
     assert mlp_blocks(model)[0].d_mlp == N
     with pytest.raises(InputError, match=r"up_proj\.weight: expected floating-point \(64, 32\)"):
         mlp_matrices(model)
+
+
+def test_neurons_without_adapter_parameters_are_those_it_leaves_alone(
+    model: Any, adapted: PeftModel
+) -> None:
+    """In peft's own change of the weight, whose neurons the model without adapter tells."""
+    gone = torch.tensor([0, 5, mlp_blocks(model)[0].d_mlp - 1])
+    trial = copy.deepcopy(adapted)
+    with torch.no_grad():
+        for matrix in adapter_matrices(trial):
+            matrix.view(matrix.parameter).index_fill_(matrix.neuron_axis, gone, 0)
+    matrices = mlp_matrices(model)
+    found = zip(matrices, changes(trial, matrices), changes(adapted, matrices), strict=True)
+    for matrix, without, whole in found:
+        torch.testing.assert_close(without, whole.index_fill(0, gone, 0), rtol=1e-5, atol=1e-6)
+        assert without.any(dim=1).sum() == matrix.d_mlp - len(gone)
+
+
+def test_adapter_matrices_are_listed_as_those_of_the_model(model: Any, adapted: PeftModel) -> None:
+    matrices, parameters = adapter_matrices(adapted), dict(adapted.named_parameters())
+    for matrix, of_model in zip(matrices, mlp_matrices(model), strict=True):
+        same = ("layer", "index", "role", "d_mlp")
+        assert [getattr(matrix, f) for f in same] == [getattr(of_model, f) for f in same]
+        name, _, half = matrix.name.partition("[")
+        assert half == of_model.name.partition("[")[2]
+        assert parameters[name] is matrix.parameter
+        assert matrix.view(matrix.parameter).shape[1 - matrix.neuron_axis] == 3
+
+
+def test_a_model_with_an_adapter_has_the_blocks_and_activity_that_it_had(model: Any) -> None:
+    fresh = with_adapter(copy.deepcopy(model))
+    blocks = [
+        dataclasses.replace(
+            block,
+            gate=block.gate and PREFIX + block.gate,
+            up=PREFIX + block.up,
+            down=PREFIX + block.down,
+            activation=PREFIX + block.activation,
+        )
+        for block in mlp_blocks(model)
+    ]
+    assert mlp_blocks(fresh) == blocks
+    seen: list[dict[int, Tensor]] = [{}, {}]
+    for watched, recorded in zip((model, fresh), seen, strict=True):
+        with neuron_activity(watched, recorded.__setitem__):
+            logits(watched)
+    assert len(seen[0]) == LAYERS
+    assert all(torch.equal(seen[0][layer], seen[1][layer]) for layer in seen[0])
+
+
+def test_each_adapter_has_matrices_of_its_own() -> None:
+    """One of them with a name that would pass for a mixture of experts."""
+    model = with_adapter(model_of("Phi3"), "expert")
+    model.add_adapter("wide", dataclasses.replace(model.peft_config["expert"], r=5))
+    for name, rank in (("expert", 3), ("wide", 5)):
+        gate, _, down = adapter_matrices(model, name)[:3]
+        assert (gate.parameter.shape, down.parameter.shape) == ((2 * N, rank), (rank, N))
+    with pytest.raises(InputError, match="adapter 'default', found expert, wide; let"):
+        adapter_matrices(model)
+
+
+def test_adapters_of_other_modules_alone_are_refused() -> None:
+    model = with_adapter(model_of("Llama"), target_modules=["q_proj", "up_proj"])
+    expected = r"layers\.0\.mlp\.gate_proj: expected a LoRA adapter 'default', found none; let"
+    with pytest.raises(InputError, match=expected):
+        adapter_matrices(model)
+
+
+def test_variants_of_lora_are_refused() -> None:
+    paths = [path for b in mlp_blocks(model_of("Llama")) for path in (b.gate, b.up, b.down)]
+    ada = get_peft_model(model_of("Llama"), AdaLoraConfig(target_modules=paths, total_step=10))
+    dora = with_adapter(model_of("Llama"), use_dora=True)
+    for model, found in ((ada, "SVDLinear"), (dora, "DoraLinearVariant")):
+        with pytest.raises(InputError, match=f"gate_proj: expected plain LoRA, found {found}"):
+            adapter_matrices(model)
+
+
+def test_weights_with_adapters_are_refused_until_they_are_merged() -> None:
+    model = with_adapter(model_of("GPT2"))
+    with pytest.raises(InputError, match="c_fc: expected a weight without adapters"):
+        mlp_matrices(model)
+    assert len(mlp_matrices(model.merge_and_unload())) == 2 * LAYERS
+
+
+def test_packed_weights_can_have_adapters() -> None:
+    model = model_of("Llama")
+    for block in mlp_blocks(model):
+        packed = nn.Parameter(torch.zeros(N * D // 2, 1, dtype=torch.uint8), False)
+        model.get_submodule(block.down).weight = packed
+    down = adapter_matrices(with_adapter(model))[2]
+    assert (down.role, down.parameter.shape, down.neuron_axis) == ("down", (3, N), 1)

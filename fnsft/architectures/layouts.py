@@ -1,0 +1,47 @@
+"""Where the projections of a family's MLP lie; a new family is a new line here."""
+
+from typing import NamedTuple
+
+
+class Layout(NamedTuple):
+    """Module paths in a decoder block; gate = up is one matrix whose first N rows are the gate."""
+
+    gate: str | None
+    up: str
+    down: str
+
+    @property
+    def paths(self) -> list[str]:
+        """The projections' paths."""
+        return [path for path in self if path is not None]
+
+    @property
+    def activations(self) -> list[str]:
+        """Where the activation may be: beside the up projection."""
+        return [".".join([*self.up.split(".")[:-1], name]) for name in ACTIVATION_NAMES]
+
+
+ACTIVATION_NAMES = ("act_fn", "activation_fn", "act", "gelu_impl")
+
+
+# The first whose modules are all there is the block's.
+LAYOUTS = (
+    # Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, OLMo 2, SmolLM 3, Cohere 2, Granite, StableLM
+    Layout("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    # Phi-3, GLM-4
+    Layout("mlp.gate_up_proj", "mlp.gate_up_proj", "mlp.down_proj"),
+    # Nemotron
+    Layout(None, "mlp.up_proj", "mlp.down_proj"),
+    # GPT-2, Starcoder 2
+    Layout(None, "mlp.c_fc", "mlp.c_proj"),
+    # Phi
+    Layout(None, "mlp.fc1", "mlp.fc2"),
+    # OPT
+    Layout(None, "fc1", "fc2"),
+    # GPT-NeoX, Falcon, Bloom
+    Layout(None, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    # GPT-J
+    Layout(None, "mlp.fc_in", "mlp.fc_out"),
+    # MPT
+    Layout(None, "ffn.up_proj", "ffn.down_proj"),
+)
