@@ -22,6 +22,7 @@ from fnsft.errors import InputError
 from fnsft.masks.gradients import accumulate_gradients
 from fnsft.masks.overlap import compare_masks, compare_policies
 from fnsft.masks.policies import MatrixStep
+from fnsft.masks.selection import Selection
 from fnsft.neurons.measures import MASK_MEASURES
 
 TEXTS = ["Ada has 3 apples.", "Q", "Write a function of two numbers, please.", "How many?", "14"]
@@ -171,9 +172,9 @@ class Everything:
     def __init__(self) -> None:
         self.asked: list[MatrixStep] = []
 
-    def mask(self, gradient: torch.Tensor, matrix: MatrixStep) -> torch.Tensor:
-        self.asked.append(matrix)
-        return torch.ones_like(gradient, dtype=torch.bool)
+    def select(self, gradient: torch.Tensor, at: MatrixStep) -> Selection:
+        self.asked.append(at)
+        return Selection(torch.ones_like(gradient, dtype=torch.bool))
 
 
 def test_every_batch_is_a_step_of_its_own_and_updates_nothing(
@@ -198,7 +199,7 @@ def test_among_ties_the_random_mask_is_independent_of_the_others(
     graph = read_graph(ring_graph(tiny_model_dir, tmp_path / "graph.safetensors", 2, 64))
     policies = build_policies(graph, OverlapSettings(fraction=0.5, k=3), torch.device("cpu"))
     zeros, at = torch.zeros(64, 32), MatrixStep(layer=1, neuron_axis=0, index=4, step=2)
-    masks = {name: policy.select(zeros, at) for name, policy in policies.items()}
+    masks = {name: policy.select(zeros, at).mask for name, policy in policies.items()}
     found = compare_masks(zeros, masks)
     assert found["mask_shared_with_random"] == pytest.approx(0.5, abs=0.05)
     assert found["mask_shared_with_highest"] == 1

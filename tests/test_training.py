@@ -1,94 +1,27 @@
 """Training runs on a two-layer model: what a mask lets through, and what a run leaves behind."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from peft import PeftModel
+from runs import BASIC, train, weights
 from transformers import AutoModelForCausalLM
 
 from fnsft.architectures import mlp_matrices
 from fnsft.artifacts.clusters import Clusters, read_clusters, write_clusters
-from fnsft.artifacts.graphs import dense_graph_writer, graph_model, read_graph
+from fnsft.artifacts.graphs import read_graph
 from fnsft.artifacts.identity import model_identity
-from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.training import read_training
-from fnsft.cli.main import main
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.masks.affinity import shuffled_labels
-from fnsft.training import curve
+from fnsft.masks.gradients import accumulate_gradients
+from fnsft.masks.selection import top_fraction
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.finetuning import IGNORED, as_dataset
-
-BASIC = {"epochs": 1, "batch-size": 4, "micro-batch-size": 2, "learning-rate": 1e-3}
-N_TRAIN = 14  # three full batches of four and a partial one
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sums of one digit as prepared splits."""
-    folder = tmp_path_factory.mktemp("sums")
-    numbers = random.Random(0)
-
-    def row() -> dict[str, str]:
-        a, b = numbers.randrange(9), numbers.randrange(9)
-        return {"prompt": f"Question: {a}+{b}?\nAnswer:", "completion": f" {a + b}\n#### {a + b}"}
-
-    for name, n in (("train", N_TRAIN), ("validation", 5), ("test", 5)):
-        write_jsonl(folder / f"{name}.jsonl", [row() for _ in range(n)])
-    return folder
-
-
-def train(model: Path, data: Path, output: Path, **settings: Any) -> int:
-    arguments = ["train", "--model", str(model), "--data", str(data), "--output", str(output)]
-    for name, value in (BASIC | settings).items():
-        flag = "--" + name.replace("_", "-")
-        arguments += [flag] if value is True else [flag, str(value)]
-    return main(arguments)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def graph(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("graph")
-    model_and_data = ["--model", str(tiny_model_dir), "--data", str(data / "train.jsonl")]
-    tokens, dump, output = folder / "tokens.safetensors", folder / "dump", folder / "g.safetensors"
-    assert main(["statistics", *model_and_data, "--output", str(tokens)]) == 0
-    assert main(["capture", *model_and_data, "--output", str(dump)]) == 0
-    inputs = ["--statistics", str(tokens), "--activations", str(dump), "--output", str(output)]
-    assert main(["project", *inputs]) == 0
-    return output
-
-
-@pytest.fixture(scope="module")
-def clusters(graph: Path) -> Path:
-    """Clusters of the graph; neurons 0 to 2 of the first layer are put in none."""
-    path = graph.with_name("clusters.safetensors")
-    assert main(["cluster", "--graph", str(graph), "--output", str(path), "--k", "5"]) == 0
-    found, model = read_clusters(path), graph_model(graph)
-    found.layers[0].labels[:3] = -1
-    write_clusters(path, found, model)
-    return path
-
-
-@pytest.fixture(scope="module")
-def dense_graph(graph: Path) -> Path:
-    """All weights that the graph stores, as a dense graph."""
-    path, sparse = graph.with_name("dense.safetensors"), read_graph(graph)
-    shape = (sparse.n_layers, sparse.d_mlp)
-    with dense_graph_writer(path, *shape, graph_model(graph)) as matrices:
-        for matrix, layer in zip(matrices, sparse.layers, strict=True):
-            rows = np.repeat(np.arange(sparse.d_mlp), np.diff(layer.indptr))
-            matrix[rows, layer.indices] = layer.weights
-    return path
 
 
 def test_the_loss_is_on_the_completion_alone() -> None:
@@ -126,7 +59,7 @@ def test_gmt_steps_once_a_window_and_applies_the_partial_one(
     assert read_training(tmp_path / "run").optimizer_steps == 2 * 2
 
 
-@pytest.mark.parametrize("method", ["random", "highest", "collab"])
+@pytest.mark.parametrize("method", ["random", "child-tuning-d", "highest", "collab"])
 @pytest.mark.parametrize("applies_to", ["gradient", "update"])
 def test_one_step_moves_at_most_the_fraction_of_every_mlp_matrix(
     tiny_model_dir: Path, data: Path, graph: Path, tmp_path: Path, method: str, applies_to: str
@@ -144,6 +77,82 @@ def test_one_step_moves_at_most_the_fraction_of_every_mlp_matrix(
         assert moved == round(0.3 * before[matrix.name].numel()), matrix.name
     assert read_training(output).mask_pass_rate == pytest.approx(0.3, abs=1e-3)
     assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_gmt_s_step_is_adam_on_the_largest_means_of_a_window_s_gradients(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """Γ is the mean over the tokens of 3 batches at fixed weights; the rest of the step is Adam."""
+    settings = {"method": "gmt", "fraction": 0.3, "window": 3, "schedule": "constant"}
+    settings |= {"weight_decay": 0, "max_grad_norm": 0, "unmasked": "freeze"}
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("train", "validation"):
+        lines = (data / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        (few / f"{name}.jsonl").write_text("".join(lines[:12]))
+    assert train(tiny_model_dir, few, tmp_path / "run", **settings) == 0
+    assert read_training(tmp_path / "run").optimizer_steps == 1
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    samples = load_split(few / "train.jsonl", load_tokenizer(tiny_model_dir), 1024).samples
+    n_tokens = sum(len(sample.completion_ids) for sample in samples)
+    accumulate_gradients(model, samples)
+    after = weights(tmp_path / "run")
+    for matrix in mlp_matrices(model):
+        gradient = matrix.parameter.grad / n_tokens
+        chosen = top_fraction(gradient.abs(), 0.3)
+        # Adam's first step is lr·g/(|g| + ε).
+        step = BASIC["learning-rate"] * gradient / (gradient.abs() + 1e-8) * chosen
+        expected = matrix.parameter.detach() - step
+        differ = (after[matrix.name] - expected).abs() > 1e-5
+        assert int(differ.sum()) <= 2, matrix.name  # rounding may swap entries at the threshold
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_half_fine_tuning_leaves_half_of_the_matrices_bit_identical(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, decay: float
+) -> None:
+    settings = {"method": "hft", "fraction": 0.5, "applies_to": "update", "weight_decay": decay}
+    assert train(tiny_model_dir, data, tmp_path / "run", epochs=2, **settings) == 0
+    before, after = weights(tiny_model_dir), weights(tmp_path / "run")
+    matrices = mlp_matrices(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
+    moved = [
+        int((before[m.name] != after[m.name]).sum()) / before[m.name].numel() for m in matrices
+    ]
+    assert sorted(round(share) for share in moved) == [0, 0, 0, 1, 1, 1]
+    assert sorted(moved)[:3] == [0, 0, 0]
+    assert read_training(tmp_path / "run").mask_pass_rate == 0.5
+
+
+NETWORK = {0: [1, 5, 40], 1: [0, *range(30, 64)]}
+
+
+@pytest.mark.parametrize("neurons", ["only", "all-but"])
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_network_s_weights_are_all_that_moves_or_all_that_does_not(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, neurons: str, adapters: bool
+) -> None:
+    (tmp_path / "network.json").write_text(json.dumps(NETWORK))
+    output = tmp_path / "run"
+    settings = {"method": "network", "applies_to": "update", "network": tmp_path / "network.json"}
+    settings |= {"neurons": neurons, "adapters": adapters, "weight_decay": 0.1, "epochs": 2}
+    settings |= {"unmasked": "freeze", "gradient_checkpointing": True, "max_grad_norm": 0.1}
+    assert train(tiny_model_dir, data, output, **settings) == 0
+    before = weights(tiny_model_dir)
+    if adapters:
+        base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+        tuned = PeftModel.from_pretrained(base, output).merge_and_unload()
+        after = {name: tensor.detach() for name, tensor in tuned.named_parameters()}
+    else:
+        after = weights(output)
+    for matrix in mlp_matrices(AutoModelForCausalLM.from_pretrained(tiny_model_dir)):
+        moved = (before[matrix.name] != after[matrix.name]).movedim(matrix.neuron_axis, 0)
+        listed = torch.zeros(64, dtype=torch.bool)
+        listed[NETWORK[matrix.layer]] = True
+        trained = listed if neurons == "only" else ~listed
+        assert not moved[~trained].any(), matrix.name
+        assert moved[trained].float().mean() > 0.9, matrix.name
+    others = [name for name in before if ".mlp." not in name and name in after]
+    assert all(torch.equal(before[name], after[name]) for name in others)
 
 
 @pytest.mark.parametrize("affinity", ["cluster", "cluster-shuffled"])
@@ -301,51 +310,6 @@ def test_the_curve_has_about_as_many_points_as_asked(
     assert steps == [0, 4, 8, 12, 14, 16, 20, 24, 28]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"method": "random", "fraction": 0.5, "applies_to": "update"},
-        {"method": "gmt", "fraction": 0.5, "window": 2},
-        {"method": "lora"},
-    ],
-    ids=lambda settings: settings["method"],
-)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    tiny_model_dir: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, Any],
-) -> None:
-    train(tiny_model_dir, data, tmp_path / "whole", epochs=3, **settings)
-    step = read_training(tmp_path / "whole").optimizer_steps - 1
-
-    class Killed(BaseException):
-        pass
-
-    on_step_end = curve.ValidationCurve.on_step_end
-
-    def killed(self: Any, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step == step:
-            raise Killed
-        on_step_end(self, args, state, control, **given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(curve.ValidationCurve, "on_step_end", killed)
-        with pytest.raises(Killed):
-            train(tiny_model_dir, data, tmp_path / "resumed", epochs=3, **settings)
-    assert not (tmp_path / "resumed").exists()
-    assert train(tiny_model_dir, data, tmp_path / "resumed", epochs=3, **settings) == 0
-    manifest = json.loads((tmp_path / "resumed.manifest.json").read_text())
-    assert manifest["notes"]["resumed_from"].startswith("checkpoint-")
-    name = "adapter_model" if settings["method"] == "lora" else "model"
-    one, other = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "resumed"))
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    curves = [read_training(tmp_path / run).validation for run in ("whole", "resumed")]
-    assert curves[0] == curves[1]
-    assert not (tmp_path / "resumed.checkpoints").exists()
-
-
 def test_checkpoints_of_other_settings_are_refused(
     tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,6 +340,12 @@ def test_a_divergent_run_is_named(
         ({"method": "collab", "fraction": 0.5, "affinity": "knn"}, "needs a graph: give --graph"),
         ({"method": "sft", "graph": "g.safetensors"}, "takes no graph"),
         ({"method": "highest", "fraction": 1, "clusters": "c.safetensors"}, "takes no clusters"),
+        ({"method": "network", "applies_to": "update"}, "needs a network: give --network"),
+        ({"method": "network", "network": "n.json"}, "only 'update' does"),
+        ({"method": "hft", "fraction": 0.5}, "only 'update' does (weight decay"),
+        ({"method": "random", "fraction": 0.5, "adapters": True}, "needs method 'network'"),
+        ({"method": "network", "applies_to": "update", "network": "n.json"}, "no such file"),
+        ({"micro_batch_size": 3}, "expected a multiple of micro_batch_size=3, found 4"),
         ({"method": "highest", "fraction": 2}, "above 0, at most 1, found 2.0"),
         ({"model": "nowhere"}, "nowhere: no such file or folder"),
         ({"data": "nowhere"}, "nowhere: no such file or folder"),

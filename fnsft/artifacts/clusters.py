@@ -44,6 +44,11 @@ class Clusters:
     layers: list[LayerClusters]
     d_mlp: int
 
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.layers)
+
 
 FIELDS = tuple(field.name for field in dataclasses.fields(LayerClusters))
 

@@ -31,15 +31,19 @@ class StageRun:
 
 
 @contextlib.contextmanager
-def recorded_stage(settings: Settings, inputs: dict[str, Path], output: Path) -> Iterator[StageRun]:
+def recorded_stage(
+    settings: Settings, inputs: dict[str, Path], output: Path, main: bool = True
+) -> Iterator[StageRun]:
     """Run a stage's body and, when it went well, write the manifest of its output.
 
-    Wall time is in seconds; peak memory is the process's largest resident set, in MiB.
+    Of several processes that share a stage the ``main`` one writes it. Wall time is in seconds; peak memory is the process's largest resident set, in MiB.
     """
     started = time.time()
     clock = time.perf_counter()
     run = StageRun()
     yield run
+    if not main:
+        return
     write_json(
         manifest_path(output),
         {

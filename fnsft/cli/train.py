@@ -1,18 +1,22 @@
 """``fnsft train``: fine-tune one model with one method."""
 
 import argparse
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnsft.config.stages import CLUSTER_AFFINITIES, TrainSettings
+from fnsft.config.settings import fields_of, flag_of
+from fnsft.config.stages import CLUSTER_AFFINITIES, MASKED_METHODS, TrainSettings
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
-    from fnsft.training.masking import Structure
+    from fnsft.artifacts.training import Run
+    from fnsft.training.masking import Graph
 
 SETTINGS = TrainSettings
+SOURCES = {"graph": "a graph", "clusters": "clusters", "network": "a network"}
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +31,18 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clusters", type=Path, help="clusters (collab with affinity cluster, cluster-shuffled)"
     )
+    parser.add_argument(
+        "--network", type=Path, help='neurons by layer, {"0": [10, 50], ...} (method network)'
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
     parser.add_argument(
         "--checkpoints",
         type=Path,
         help="folder that an interrupted run resumes from; removed at success "
         "(default: beside the output)",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="GPUs that share the run (default 1)"
     )
     parser.add_argument("--model-name", help="the model's name in tables (default: its folder's)")
     parser.add_argument("--task", help="the task's name in tables (default: the data folder's)")
@@ -44,44 +54,49 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import existing
-    from fnsft.artifacts.training import Run
     from fnsft.training.checkpoints import claim
+    from fnsft.training.processes import Processes, launch
 
+    processes = Processes.of_environment()
     source = _source(arguments, settings)
     inputs = {"model": arguments.model, "data": existing(arguments.data)}
     model = model_identity(arguments.model)
     structure = None
     if source is not None:
-        inputs[source] = getattr(arguments, source)
+        inputs[source] = existing(getattr(arguments, source))
         structure = _read_structure(inputs[source], settings, model)
     checkpoints = arguments.checkpoints or arguments.output.with_name(
         f"{arguments.output.name}.checkpoints"
     )
-    resume_from = claim(checkpoints, settings, inputs)
+    if arguments.processes > 1 and processes.n == 1:
+        launch(
+            arguments.processes,
+            [settings.stage, *_words(arguments), *shlex.split(settings.flags())],
+        )
+        return
+    resume_from = claim(checkpoints, settings, inputs, processes.is_main)
 
     from fnsft.training.finetuning import RunFiles, fine_tune
 
-    identity = Run(
-        model=arguments.model_name or arguments.model.name,
-        task=arguments.task or arguments.data.name,
-        method=arguments.method_name or settings.method,
-        fraction=settings.fraction,
-        lam=settings.lam if settings.method == "collab" else None,
-        affinity=settings.affinity,
-        applies_to=settings.applies_to if settings.fraction is not None else None,
-        stage=1,
-        seed=settings.seed,
-        learning_rate=settings.learning_rate,
+    files = RunFiles(
+        model=arguments.model,
+        data=arguments.data,
+        checkpoints=checkpoints,
+        output=arguments.output,
+        network=arguments.network,
+        resume_from=resume_from,
     )
-    files = RunFiles(arguments.model, arguments.data, checkpoints, arguments.output)
+    identity = _identity(arguments, settings)
     try:
-        with recorded_stage(settings, inputs, arguments.output) as record:
-            done = fine_tune(files, settings, structure, identity, resume_from, record)
+        with recorded_stage(settings, inputs, arguments.output, processes.is_main) as record:
+            done = fine_tune(files, settings, structure, identity, record, processes)
             record.note(resumed_from=resume_from.name if resume_from else None)
     except InputError:
-        if not list(checkpoints.glob("checkpoint-*")):
+        if processes.is_main and not list(checkpoints.glob("checkpoint-*")):
             shutil.rmtree(checkpoints)  # nothing to resume from
         raise
+    if not processes.is_main:
+        return
     shutil.rmtree(checkpoints)
     print(
         f"{arguments.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
@@ -91,14 +106,40 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     )
 
 
+def _words(arguments: argparse.Namespace) -> list[str]:
+    """Return the flags that are no settings as they were given, for processes that share a run."""
+    others = {name: value for name, value in vars(arguments).items() if value is not None}
+    for name in ("stage", "processes", *fields_of(SETTINGS)):
+        others.pop(name, None)
+    return [word for name, value in others.items() for word in (flag_of(name), str(value))]
+
+
+def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
+    """Return what tells this run from others in tables."""
+    from fnsft.artifacts.training import Run
+
+    return Run(
+        model=arguments.model_name or arguments.model.name,
+        task=arguments.task or arguments.data.name,
+        method=arguments.method_name or settings.method,
+        fraction=settings.fraction,
+        lam=settings.lam if settings.method == "collab" else None,
+        affinity=settings.affinity,
+        applies_to=settings.applies_to if settings.method in MASKED_METHODS else None,
+        stage=1,
+        seed=settings.seed,
+        learning_rate=settings.learning_rate,
+    )
+
+
 def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | None:
-    """Return which file the method needs, ``graph``, ``clusters`` or none; refuse the other."""
-    needed = None
+    """Return which file the method needs (graph, clusters, network), or none; refuse others."""
+    needed = "network" if settings.method == "network" else None
     if settings.method == "collab":
         needed = "clusters" if settings.affinity in CLUSTER_AFFINITIES else "graph"
     what = f"method {settings.method!r}"
     what += f" with affinity {settings.affinity!r}" if settings.affinity else ""
-    for source, words in (("graph", "a graph"), ("clusters", "clusters")):
+    for source, words in SOURCES.items():
         given = getattr(arguments, source) is not None
         if given and source != needed:
             raise InputError(f"{what} takes no {source}; leave --{source} out")
@@ -107,11 +148,13 @@ def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | Non
     return needed
 
 
-def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Structure":
-    """Read the graph or the clusters of this model that the affinity is made from."""
+def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph | None":
+    """Read the graph or clusters of this model; a network is read beside the model itself."""
     from fnsft.artifacts.clusters import read_clusters
     from fnsft.artifacts.graphs import open_dense_graph, read_graph
 
+    if settings.method == "network":
+        return None
     if settings.affinity in CLUSTER_AFFINITIES:
         return read_clusters(path, model)
     return (

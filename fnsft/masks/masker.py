@@ -85,7 +85,8 @@ class GradientMasker:
     def _select(
         self, matrix: MaskedMatrix, shard: Shard, gradient: torch.Tensor, step: int
     ) -> Selection:
-        at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard)
+        weights = local_part(matrix, matrix.parameter.detach())
+        at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
         selection = self.policy.select(gradient, at)
         if self.telemetry is not None:
             self.telemetry.observe(matrix.index, step, gradient, selection)

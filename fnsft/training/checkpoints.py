@@ -1,8 +1,11 @@
 """Where a run leaves off: its folder belongs to one set of settings and inputs."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
 
 from fnsft.artifacts.identity import identity_of_input
 from fnsft.artifacts.storage import read_json, write_json
@@ -10,8 +13,13 @@ from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 
 
-def claim(folder: Path, settings: TrainSettings, inputs: dict[str, Path]) -> Path | None:
+def claim(
+    folder: Path, settings: TrainSettings, inputs: dict[str, Path], main: bool = True
+) -> Path | None:
     """Claim a checkpoint folder for a run; return the checkpoint to resume from, or None.
+
+    A checkpoint that a kill has cut short is not resumed from. Of several processes the
+    ``main`` one writes the claim.
 
     Raises
     ------
@@ -33,10 +41,22 @@ def claim(folder: Path, settings: TrainSettings, inputs: dict[str, Path]) -> Pat
                 f"{_differences(found, owner)}; remove the folder to start anew, or go back to "
                 "those settings"
             )
-    else:
+    elif main:
         write_json(record, owner)
-    saved = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    saved = sorted(
+        (path for path in folder.glob("checkpoint-*") if _is_complete(path)),
+        key=lambda path: int(path.name.split("-")[1]),
+    )
     return saved[-1] if saved else None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Return whether the trainer has written its state, which it does last."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _content(path: Path) -> str:

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fnsft.artifacts.storage import written_whole
 from fnsft.errors import InputError
 
 Measure = Callable[[torch.nn.Module], dict[str, float]]
@@ -28,18 +26,13 @@ class ValidationCurve(TrainerCallback):
     points
         About how many points the curve gets, apart from the first, at step 0.
     save
-        Writes the current weights to a folder that does not exist yet.
-    best
-        Folder for the best epoch's weights.
+        Writes the current weights, as the best epoch's, over those of an earlier one.
     """
 
-    def __init__(
-        self, measure: Measure, points: int, save: Callable[[Path], None], best: Path
-    ) -> None:
+    def __init__(self, measure: Measure, points: int, save: Callable[[], None]) -> None:
         self.measure = measure
         self.points = points
         self.save = save
-        self.best = best
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -52,20 +45,17 @@ class ValidationCurve(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Measure at even steps."""
-        if state.global_step % self.every_steps == 0:
-            self._add_point(state, given["model"])
+        """Measure at even steps and epoch ends; keep the weights of the best epoch.
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
-        """Measure, if the last step was not measured, and keep the weights of the best epoch."""
-        if points_of(state)[-1]["step"] != state.global_step:
-            self._add_point(state, given["model"])
-        points_of(state)[-1]["epoch_end"] = True
-        if best_point(points_of(state))["step"] == state.global_step:
-            with written_whole(self.best, replace=True) as folder:
-                self.save(folder)
+        An epoch is ended with its last step, so that a checkpoint of that step knows it.
+        """
+        epoch_end = float(state.epoch or 0).is_integer()
+        if not epoch_end and state.global_step % self.every_steps:
+            return
+        self._add_point(state, given["model"])
+        points_of(state)[-1]["epoch_end"] = epoch_end
+        if epoch_end and best_point(points_of(state))["step"] == state.global_step:
+            self.save()
 
     def _add_point(self, state: TrainerState, model: torch.nn.Module) -> None:
         measured = self.measure(model)

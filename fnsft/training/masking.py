@@ -1,10 +1,11 @@
 """From a method's settings to the policy that masks a model's MLP matrices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
-from fnsft.architectures import MLPMatrix, mlp_matrices
+from fnsft.architectures import MLPMatrix, adapter_matrices, mlp_blocks, mlp_matrices
 from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.graphs import CollaborationGraph, DenseGraph
 from fnsft.config.stages import CLUSTER_AFFINITIES, TrainSettings
@@ -18,43 +19,78 @@ from fnsft.masks.affinity import (
     shuffled_labels,
 )
 from fnsft.masks.masker import GradientMasker
-from fnsft.masks.policies import Collab, Highest, Policy, Random
+from fnsft.masks.policies import (
+    Collab,
+    Fixed,
+    HalfFineTuning,
+    Highest,
+    Network,
+    Policy,
+    Random,
+    draw_matrices,
+)
+from fnsft.masks.shards import local, shard_of
+from fnsft.masks.telemetry import Telemetry
 
-Structure = CollaborationGraph | DenseGraph | Clusters  # what the neighbours are read from
+Graph = CollaborationGraph | DenseGraph | Clusters  # what neighbours are read from
+Structure = Graph | list[np.ndarray]  # or a network: for each layer a bool vector [N]
+Draw = Callable[[Sequence[MLPMatrix]], list[torch.Tensor]]  # masks of child-tuning-d
+
+
+def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
+    """Return the matrices that a method masks: the MLP's weights, or their adapters."""
+    return adapter_matrices(model) if settings.adapters else mlp_matrices(model)
 
 
 def build_masker(
-    model: torch.nn.Module, settings: TrainSettings, structure: Structure | None
-) -> GradientMasker | None:
-    """Return the masker of a masked method over the model's MLP matrices; None for others."""
-    if settings.fraction is None:
-        return None
-    matrices = mlp_matrices(model)
-    policy = build_policy(settings, structure, matrices)
-    return GradientMasker(matrices, policy, settings.fraction if settings.rescale else None)
+    model: torch.nn.Module, settings: TrainSettings, structure: Structure | None, draw: Draw
+) -> GradientMasker:
+    """Return the masker of a masked method, for a model on its device and sharded if it is."""
+    matrices = masked_matrices(model, settings)
+    policy = build_policy(settings, structure, matrices, draw)
+    telemetry = None
+    if settings.telemetry_steps:
+        shards = [shard_of(matrix) for matrix in matrices]
+        lam = settings.lam if settings.method == "collab" else None
+        telemetry = Telemetry(matrices, shards, settings.telemetry_steps, lam)
+    rescale = settings.fraction if settings.rescale else None
+    return GradientMasker(matrices, policy, rescale, telemetry)
 
 
 def build_policy(
-    settings: TrainSettings, structure: Structure | None, matrices: Sequence[MLPMatrix]
+    settings: TrainSettings,
+    structure: Structure | None,
+    matrices: Sequence[MLPMatrix],
+    draw: Draw,
 ) -> Policy:
     """Return the policy of a masked method; GMT is ``Highest`` on accumulated gradients."""
+    device = local(matrices[0].parameter).device
+    if settings.method == "network":
+        return Network([part.to(device) for part in trained_neurons(settings, structure)])
     assert settings.fraction is not None
-    if settings.method == "random":
-        return Random(settings.fraction, settings.seed)
-    if settings.method == "collab":
-        if structure is None:
-            raise InputError(
-                "method 'collab' needs a graph or clusters: give --graph or --clusters"
-            )
-        affinities = build_affinities(settings, structure)
-        _check_shape(affinities, matrices)
-        device = matrices[0].parameter.device
-        on_device = [affinity.to(device) for affinity in affinities]
-        return Collab(settings.fraction, settings.seed, settings.lam, on_device)
+    match settings.method:
+        case "random":
+            return Random(settings.fraction, settings.seed)
+        case "hft":
+            layers = [matrix.layer for matrix in matrices]
+            return HalfFineTuning(draw_matrices(layers, settings.fraction, settings.seed))
+        case "child-tuning-d":
+            return Fixed(draw(matrices))
+        case "collab":
+            assert structure is not None and not isinstance(structure, list)
+            on_device = [part.to(device) for part in build_affinities(settings, structure)]
+            return Collab(settings.fraction, settings.seed, settings.lam, on_device)
     return Highest(settings.fraction, settings.seed)
 
 
-def build_affinities(settings: TrainSettings, structure: Structure) -> list[Affinity]:
+def trained_neurons(settings: TrainSettings, structure: Structure | None) -> list[torch.Tensor]:
+    """Return, for each layer, which neurons a network's method trains, bool [N]."""
+    assert isinstance(structure, list)
+    listed = [torch.from_numpy(layer) for layer in structure]
+    return listed if settings.neurons == "only" else [~layer for layer in listed]
+
+
+def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity]:
     """Return one affinity a layer, of the structure that ``settings.affinity`` asks for.
 
     The controls permute the neurons: ``shuffled`` those of the kNN affinity,
@@ -81,12 +117,13 @@ def build_affinities(settings: TrainSettings, structure: Structure) -> list[Affi
     return list(knn)
 
 
-def _check_shape(affinities: Sequence[Affinity], matrices: Sequence[MLPMatrix]) -> None:
-    """Refuse the structure of a model of another shape."""
-    found = [affinity.n_neurons for affinity in affinities]
-    expected = {matrix.layer: matrix.d_mlp for matrix in matrices}
-    if found != list(expected.values()):
+def require_shape(structure: Graph, model: torch.nn.Module) -> None:
+    """Refuse the graph or clusters of a model of another shape."""
+    blocks = mlp_blocks(model)
+    expected = (len(blocks), blocks[0].d_mlp)
+    found = (structure.n_layers, structure.d_mlp)
+    if found != expected:
         raise InputError(
-            f"graph or clusters: expected {len(expected)} layers of {max(expected.values())} "
-            f"neurons, found {len(found)} of {max(found, default=0)}; make them from this model"
+            f"graph or clusters: expected {expected[0]} layers of {expected[1]} neurons, found "
+            f"{found[0]} of {found[1]}; make them from this model"
         )

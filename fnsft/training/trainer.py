@@ -1,11 +1,16 @@
 """TRL's trainer with one addition: a mask decides what an optimizer step may change."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from fnsft.config.stages import TrainSettings
+from fnsft.config.stages import MASKED_METHODS, TrainSettings
+from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
 
@@ -16,26 +21,81 @@ class MaskedTrainer(SFTTrainer):
     The mask acts where the trainer clips: there the gradient is the accumulated one of the
     whole global batch, also under DDP and FSDP2, and nothing has been clipped yet. (A hook on
     the accumulation of a gradient sees one rank's micro-batch, and masks would diverge.)
+    ``masker`` is set when training begins, since FSDP2 replaces a model's parameters before.
     """
 
     def __init__(self, *, settings: TrainSettings, **arguments: Any) -> None:
         self.settings = settings
-        self.masker: GradientMasker | None = None  # set once the model is on its device
+        self.masker: GradientMasker | None = None
         super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
-        masker, step = self.masker, self.state.global_step
-        on_gradient = masker is not None and self.settings.applies_to == "gradient"
-        if masker is not None:
-            masker.require_finite()
-        if masker is not None and not on_gradient:
-            self._masked_optimizer().masks = masker.masks_at(step)
-        if on_gradient and self.settings.mask_before_clipping:
-            masker.apply_to_gradients(step)
+        apply = self._prepare_masks()
+        if apply and self.settings.mask_before_clipping:
+            apply(self.state.global_step)
         norm = super()._clip_grad_norm(model)
-        if on_gradient and not self.settings.mask_before_clipping:
-            masker.apply_to_gradients(step)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise InputError(
+                f"step {self.state.global_step}: expected a finite gradient, found one of norm "
+                f"{float(norm)}; the training has diverged: lower the learning rate"
+            )
+        if apply and not self.settings.mask_before_clipping:
+            apply(self.state.global_step)
         return norm
+
+    def _prepare_masks(self) -> Callable[[int], None] | None:
+        """Hand the step's masks to the optimizer, or return what applies them to gradients."""
+        if self.masker is None:
+            return None
+        self.masker.require_finite()
+        if self.settings.applies_to == "gradient":
+            return self.masker.apply_to_gradients
+        optimizer = self.optimizer
+        while not isinstance(optimizer, MaskedAdamW):  # accelerate's wrapper
+            optimizer = optimizer.optimizer
+        optimizer.masks = self.masker.masks_at(self.state.global_step)
+        return None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the masks' records too, before the file that makes a checkpoint complete."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.masker is not None and self.masker.telemetry is not None:
+            self.masker.telemetry.save(Path(output_dir))
+
+
+class WhenPrepared(TrainerCallback):
+    """Looks at the model that is trained, on its device and sharded, and builds its masker."""
+
+    def __init__(
+        self,
+        trainer: MaskedTrainer,
+        build: Callable[[torch.nn.Module], GradientMasker | None],
+        resume_from: Path | None,
+    ) -> None:
+        self.trainer = trainer
+        self.build = build
+        self.resume_from = resume_from
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Build the masker, with its records when the run resumes.
+
+        Raises
+        ------
+        InputError
+            When FSDP2 was asked for and accelerate has taken DDP, as it does on the CPU.
+        """
+        model = given["model"]
+        if args.fsdp and not any(isinstance(p, DTensor) for p in model.parameters()):
+            raise InputError(
+                "parallel: expected parameters that FSDP2 has sharded, found whole ones (it "
+                "needs an accelerator); use --parallel ddp"
+            )
+        masker = self.build(model)
+        if masker is not None and masker.telemetry is not None and self.resume_from is not None:
+            masker.telemetry.load(self.resume_from)
+        self.trainer.masker = masker
 
 
 def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
@@ -46,6 +106,6 @@ def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], 
         "weight_decay": settings.weight_decay,
         "fused": True,
     }
-    if settings.fraction is not None and settings.applies_to == "update":
+    if settings.method in MASKED_METHODS and settings.applies_to == "update":
         return MaskedAdamW, arguments | {"moments": settings.moments}
     return torch.optim.AdamW, arguments

@@ -70,7 +70,7 @@ rule train:
         "fnsft train --model {input.model} --data {params.data} {params.graph} "
         "--output {output} --checkpoints {params.checkpoints} "
         "--model-name {wildcards.model} --task {wildcards.task} "
-        "--method-name {params.method} {params.stage[0]} 2> {log}"
+        "--method-name {params.method} --processes {resources.gpu} {params.stage[0]} 2> {log}"
 
 
 rule evaluate:

@@ -3,7 +3,7 @@
 The contract: a policy's mask is binary, has the gradient's shape and device, and holds an
 exact number of entries: round(p·n) of a matrix's n where the method has a fraction p. It is a
 function of the gradient, the run's seed and the :class:`MatrixStep` alone, so that a resumed
-run and any sharding of the matrix have the same masks.
+run and any sharding of the matrix have the same masks. No policy keeps a state.
 
 ``docs/adding-a-method.md`` shows how to add one.
 """
@@ -22,7 +22,8 @@ from fnsft.masks.shards import Shard
 class MatrixStep:
     """Which matrix at which optimizer step; ``index`` numbers the run's masked matrices.
 
-    ``shard`` tells which rows of it the gradient holds; without one it holds all.
+    ``shard`` tells which rows of it the gradient holds; without one it holds all. ``weights``
+    are the matrix's, shaped and sharded as the gradient; None where nothing is trained.
     """
 
     layer: int
@@ -30,6 +31,7 @@ class MatrixStep:
     index: int
     step: int
     shard: Shard | None = None
+    weights: torch.Tensor | None = None
 
     def seed(self, run_seed: int) -> int:
         """Return the seed of this matrix's hash at this step."""

@@ -1,0 +1,120 @@
+"""Matrices with seeded gradients and every policy, for tests of masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import Parameter
+
+from fnsft.masks.affinity import Affinity, cluster_affinity, dense_affinity, knn_affinity
+from fnsft.masks.policies import (
+    Collab,
+    Fixed,
+    HalfFineTuning,
+    Highest,
+    Network,
+    Policy,
+    Random,
+    draw_matrices,
+)
+from fnsft.masks.selection import top_fraction
+
+
+@dataclass
+class Matrix:
+    """``d_mlp`` neurons from ``offset`` on of a parameter, as a fused gate_up has two."""
+
+    name: str
+    role: str
+    layer: int
+    index: int
+    neuron_axis: int
+    d_mlp: int
+    offset: int
+    parameter: Parameter
+
+    def view(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.narrow(self.neuron_axis, self.offset, self.d_mlp)
+
+
+def mlp_matrices(
+    neurons: int, width: int, dtype: torch.dtype = torch.float32, ties: bool = False
+) -> list[Matrix]:
+    """Two layers, each of a fused gate_up [2N, d] and a down [d, N], with gradients.
+
+    With ``ties`` a third of the entries are zero and the others have few values.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def parameter(*shape: int) -> Parameter:
+        made = Parameter(torch.randn(shape, generator=generator).to(dtype))
+        gradient = torch.randn(shape, generator=generator)
+        if ties:
+            gradient = (2 * gradient).round() / 2
+        made.grad = gradient.to(dtype)
+        return made
+
+    matrices: list[Matrix] = []
+    for layer in range(2):
+        gate_up, down = parameter(2 * neurons, width), parameter(width, neurons)
+        for role, axis, holder, offset in (
+            ("gate", 0, gate_up, 0),
+            ("up", 0, gate_up, neurons),
+            ("down", 1, down, 0),
+        ):
+            name, index = f"layers.{layer}.{role}", len(matrices)
+            matrices.append(Matrix(name, role, layer, index, axis, neurons, offset, holder))
+    return matrices
+
+
+def two_neighbours(seed: int, neurons: int) -> Affinity:
+    """Every neuron listens to two others."""
+    rng = np.random.default_rng(seed)
+    others = [
+        rng.choice(np.delete(np.arange(neurons), i), 2, replace=False) for i in range(neurons)
+    ]
+    indptr = np.arange(0, 2 * neurons + 1, 2)
+    weights = np.tile(np.float32([3, 1]), neurons)
+    return knn_affinity(indptr, np.concatenate(others).astype(np.int32), weights, k=2, k_max=2)
+
+
+def three_clusters(seed: int, neurons: int) -> Affinity:
+    return cluster_affinity(np.random.default_rng(seed).integers(-1, 3, neurons))
+
+
+def every_other(seed: int, neurons: int) -> Affinity:
+    weights = np.random.default_rng(seed).random((neurons, neurons), dtype=np.float32)
+    np.fill_diagonal(weights, 0)
+    return dense_affinity(weights)
+
+
+def fractional_policies(neurons: int, fraction: float = 0.3) -> dict[str, Policy]:
+    """Policies that keep round(p·n) entries of every matrix."""
+
+    def collab(affinity_of: Callable[[int, int], Affinity]) -> Collab:
+        affinities = [affinity_of(layer, neurons) for layer in range(2)]
+        return Collab(fraction, seed=1, lam=0.5, affinities=affinities)
+
+    return {
+        "random": Random(fraction, seed=1),
+        "highest": Highest(fraction, seed=1),
+        "collab": collab(two_neighbours),
+        "collab-cluster": collab(three_clusters),
+        "collab-dense": collab(every_other),
+    }
+
+
+def fixed_masks(matrices: list[Matrix], fraction: float = 0.3) -> Fixed:
+    """Masks of whole matrices that are drawn once."""
+    return Fixed([top_fraction(m.view(m.parameter.grad).square(), fraction) for m in matrices])
+
+
+def whole_policies(neurons: int) -> dict[str, Policy]:
+    """Policies that decide over matrices or neurons as a whole."""
+    rng = np.random.default_rng(3)
+    trained = [torch.from_numpy(rng.random(neurons) < 0.4) for _ in range(2)]
+    return {
+        "hft": HalfFineTuning(draw_matrices([0, 0, 0, 1, 1, 1], 0.5, seed=1)),
+        "network": Network(trained),
+    }

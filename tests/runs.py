@@ -1,0 +1,85 @@
+"""Fine-tuning runs that tests start, and what they are made from."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fnsft.artifacts.clusters import read_clusters, write_clusters
+from fnsft.artifacts.graphs import dense_graph_writer, graph_model, read_graph
+from fnsft.artifacts.storage import write_jsonl
+from fnsft.cli.main import main
+
+BASIC = {"epochs": 1, "batch-size": 4, "micro-batch-size": 2, "learning-rate": 1e-3}
+N_TRAIN = 14  # three full batches of four and a partial one
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sums of one digit as prepared splits."""
+    folder = tmp_path_factory.mktemp("sums")
+    numbers = random.Random(0)
+
+    def row() -> dict[str, str]:
+        a, b = numbers.randrange(9), numbers.randrange(9)
+        return {"prompt": f"Question: {a}+{b}?\nAnswer:", "completion": f" {a + b}\n#### {a + b}"}
+
+    for name, n in (("train", N_TRAIN), ("validation", 5), ("test", 5)):
+        write_jsonl(folder / f"{name}.jsonl", [row() for _ in range(n)])
+    return folder
+
+
+def words(model: Path, data: Path, output: Path, **settings: Any) -> list[str]:
+    found = ["train", "--model", str(model), "--data", str(data), "--output", str(output)]
+    for name, value in (BASIC | settings).items():
+        flag = name.replace("_", "-")
+        switch = {True: f"--{flag}", False: f"--no-{flag}"}
+        found += [switch[value]] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return found
+
+
+def train(model: Path, data: Path, output: Path, **settings: Any) -> int:
+    return main(words(model, data, output, **settings))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def graph(tiny_model_dir: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graph")
+    model_and_data = ["--model", str(tiny_model_dir), "--data", str(data / "train.jsonl")]
+    tokens, dump, output = folder / "tokens.safetensors", folder / "dump", folder / "g.safetensors"
+    assert main(["statistics", *model_and_data, "--output", str(tokens)]) == 0
+    assert main(["capture", *model_and_data, "--output", str(dump)]) == 0
+    inputs = ["--statistics", str(tokens), "--activations", str(dump), "--output", str(output)]
+    assert main(["project", *inputs]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def clusters(graph: Path) -> Path:
+    """Clusters of the graph; neurons 0 to 2 of the first layer are put in none."""
+    path = graph.with_name("clusters.safetensors")
+    assert main(["cluster", "--graph", str(graph), "--output", str(path), "--k", "5"]) == 0
+    found, model = read_clusters(path), graph_model(graph)
+    found.layers[0].labels[:3] = -1
+    write_clusters(path, found, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dense_graph(graph: Path) -> Path:
+    """All weights that the graph stores, as a dense graph."""
+    path, sparse = graph.with_name("dense.safetensors"), read_graph(graph)
+    shape = (sparse.n_layers, sparse.d_mlp)
+    with dense_graph_writer(path, *shape, graph_model(graph)) as matrices:
+        for matrix, layer in zip(matrices, sparse.layers, strict=True):
+            rows = np.repeat(np.arange(sparse.d_mlp), np.diff(layer.indptr))
+            matrix[rows, layer.indices] = layer.weights
+    return path

@@ -1,0 +1,165 @@
+"""A run that is interrupted, at whatever step, ends as one that is not: bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import train, words
+from safetensors.torch import load_file
+
+from fnsft.artifacts.training import read_training
+from fnsft.training import curve
+
+NETWORK = {"method": "network", "applies_to": "update"}
+RUNS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "lora": {"method": "lora"},
+    "random": {"method": "random", "fraction": 0.5},
+    "random-rescaled": {"method": "random", "fraction": 0.5, "rescale": True},
+    "child-tuning-d": {"method": "child-tuning-d", "fraction": 0.5},
+    "hft": {"method": "hft", "fraction": 0.5, "applies_to": "update"},
+    "highest": {"method": "highest", "fraction": 0.5, "mask_before_clipping": False},
+    "gmt": {"method": "gmt", "fraction": 0.5, "window": 2},
+    "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
+    "network": NETWORK,
+    "network-adapters": NETWORK | {"adapters": True},
+    **{
+        f"update-{moments}": {
+            "method": "random",
+            "fraction": 0.5,
+            "applies_to": "update",
+            "moments": moments,
+        }
+        for moments in ("full", "masked", "frozen")
+    },
+}
+for name, settings in RUNS.items():
+    settings |= {"epochs": 3, "max_grad_norm": 0.5, "weight_decay": 0.1, "checkpoint_steps": 2}
+    if name != "sft" and name != "lora":
+        settings["telemetry_steps"] = 2
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would, between two steps."""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "neurons.json"
+    path.write_text(json.dumps({"0": [1, 5, 40], "1": list(range(20))}))
+    return path
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    tiny_model_dir: Path,
+    data: Path,
+    graph: Path,
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    settings = RUNS[name]
+    if settings.get("method") == "collab":
+        settings = settings | {"graph": graph}
+    if settings.get("method") == "network":
+        settings = settings | {"network": network}
+    assert train(tiny_model_dir, data, tmp_path / "whole", **settings) == 0
+    last = read_training(tmp_path / "whole").optimizer_steps
+    step = random.Random(name).randrange(3, last)
+    kill_at(
+        step, monkeypatch, lambda: train(tiny_model_dir, data, tmp_path / "resumed", **settings)
+    )
+    assert not (tmp_path / "resumed").exists()
+    assert train(tiny_model_dir, data, tmp_path / "resumed", **settings) == 0
+    manifest = json.loads((tmp_path / "resumed.manifest.json").read_text())
+    assert manifest["notes"]["resumed_from"] == f"checkpoint-{(step - 1) // 2 * 2}"
+    assert_alike(tmp_path / "whole", tmp_path / "resumed")
+    assert not (tmp_path / "resumed.checkpoints").exists()
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], int]) -> None:
+    """Start a run, and end it at the end of a step."""
+    on_step_end = curve.ValidationCurve.on_step_end
+
+    def killed(self: Any, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == step:
+            raise Killed
+        on_step_end(self, args, state, control, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curve.ValidationCurve, "on_step_end", killed)
+        with pytest.raises(Killed):
+            run()
+
+
+def assert_alike(whole: Path, resumed: Path) -> None:
+    """Compare weights, curves and the masks' records of two runs, bit for bit."""
+    (file,) = [f for f in ("model", "adapter_model") if (whole / f"{f}.safetensors").exists()]
+    one, other = (load_file(folder / f"{file}.safetensors") for folder in (whole, resumed))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    records = [read_training(folder) for folder in (whole, resumed)]
+    assert records[0].validation == records[1].validation
+    assert records[0].train_loss == records[1].train_loss
+    masks = [folder / "masks.jsonl" for folder in (whole, resumed)]
+    assert masks[0].exists() == (records[0].mask_pass_rate is not None)
+    if masks[0].exists():
+        assert masks[0].read_text() == masks[1].read_text()
+        updates = [load_file(folder / "neuron_updates.safetensors") for folder in (whole, resumed)]
+        assert all(torch.equal(updates[0][key], updates[1][key]) for key in updates[0])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, seed: int
+) -> None:
+    """SIGKILL, wherever it strikes: in a step, or while a checkpoint is written."""
+    name = ("update-full", "child-tuning-d")[seed]
+    settings = RUNS[name] | {"epochs": 12, "checkpoint_steps": 1}
+    assert train(tiny_model_dir, data, tmp_path / "whole", **settings) == 0
+    checkpoints, moments = tmp_path / "resumed.checkpoints", random.Random(seed)
+    command = [sys.executable, "-m", "fnsft"]
+    command += words(tiny_model_dir, data, tmp_path / "resumed", **settings)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    kills = 0
+    for _ in range(3):
+        before = set(checkpoints.glob("checkpoint-*"))
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and set(checkpoints.glob("checkpoint-*")) <= before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills, "the run was over before it could be killed"
+    if not (tmp_path / "resumed").exists():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert_alike(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RUNS["random"] | {"checkpoint_steps": 1}
+    assert train(tiny_model_dir, data, tmp_path / "whole", **settings) == 0
+    kill_at(3, monkeypatch, lambda: train(tiny_model_dir, data, tmp_path / "resumed", **settings))
+    (whole,) = (tmp_path / "resumed.checkpoints").glob("checkpoint-*")
+    short = whole.with_name("checkpoint-99")
+    short.mkdir()
+    (short / "model.safetensors").write_bytes(b"half of it")
+    assert train(tiny_model_dir, data, tmp_path / "resumed", **settings) == 0
+    notes = json.loads((tmp_path / "resumed.manifest.json").read_text())["notes"]
+    assert notes["resumed_from"] == whole.name
+    assert_alike(tmp_path / "whole", tmp_path / "resumed")

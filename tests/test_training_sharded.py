@@ -1,0 +1,131 @@
+"""Runs that two processes share: DDP and FSDP2, on gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import train, weights, words
+from test_resume import assert_alike
+
+from fnsft.artifacts.training import read_training
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+WITH_FSDP = Path(__file__).with_name("sharded_train.py")
+COLLAB = {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5, "max_grad_norm": 0.5}
+RUN = COLLAB | {"epochs": 7, "telemetry_steps": 3, "learning_rate": 3e-4}
+
+
+@pytest.fixture(scope="module")
+def twelve(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve samples: three full batches an epoch, 21 steps in seven of them."""
+    folder = tmp_path_factory.mktemp("twelve")
+    for name in ("train", "validation"):
+        lines = (data / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:12]))
+    return folder
+
+
+def in_two(program: list[str], arguments: list[str], **environment: str) -> tuple[int, str]:
+    """Run a program in two processes; return its exit code and what it said."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, *program, *arguments]
+    done = subprocess.run(
+        command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_twenty_steps_in_two_processes_are_those_of_one(
+    tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, parallel: str
+) -> None:
+    settings = RUN | {"graph": graph, "applies_to": "update"}
+    assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
+    settings |= {"parallel": parallel}
+    program = [str(WITH_FSDP)] if parallel == "fsdp" else ["-m", "fnsft"]
+    code, said = in_two(program, words(tiny_model_dir, twelve, tmp_path / "two", **settings))
+    assert code == 0, said
+    one, two = (read_training(tmp_path / name) for name in ("one", "two"))
+    assert two.optimizer_steps == one.optimizer_steps == 21
+    for losses in ("train_loss", "validation"):
+        found = [[point["loss"] for point in getattr(record, losses)] for record in (one, two)]
+        assert found[1] == pytest.approx(found[0], abs=1e-4), losses
+    assert two.mask_pass_rate == one.mask_pass_rate
+    before, after = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=2e-4, rtol=0)
+    notes = json.loads((tmp_path / "two.manifest.json").read_text())["notes"]
+    assert notes["processes"] == 2
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        p.name for p in (tmp_path / "one").iterdir()
+    )
+    assert not (tmp_path / "two.checkpoints").exists()
+
+
+@pytest.mark.parametrize("method", ["collab", "child-tuning-d"])
+def test_a_run_under_fsdp2_that_is_killed_ends_as_one_that_is_not(
+    tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, method: str
+) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "checkpoint_steps": 2, "telemetry_steps": 2}
+    settings |= {"fraction": 0.5, "method": method, "applies_to": "update", "moments": "frozen"}
+    settings |= {"graph": graph, "affinity": "knn", "k": 5} if method == "collab" else {}
+    program = [str(WITH_FSDP)]
+    whole, resumed = (
+        words(tiny_model_dir, twelve, tmp_path / name, **settings) for name in ("whole", "resumed")
+    )
+    code, said = in_two(program, whole)
+    assert code == 0, said
+    code, _ = in_two(program, resumed, DIE_AT="5")
+    assert code != 0 and not (tmp_path / "resumed").exists()
+    code, said = in_two(program, resumed)
+    assert code == 0, said
+    notes = json.loads((tmp_path / "resumed.manifest.json").read_text())["notes"]
+    assert notes["resumed_from"] == "checkpoint-4"
+    assert_alike(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_processes_start_with_one_flag_and_fsdp2_without_an_accelerator_is_refused(
+    tiny_model_dir: Path, twelve: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is an accelerator")
+    assert train(tiny_model_dir, twelve, tmp_path / "run", processes=2, parallel="fsdp") == 2
+    said = capfd.readouterr().err
+    assert "expected parameters that FSDP2 has sharded, found whole ones" in said
+    assert "use --parallel ddp" in said
+    assert "2 processes ended with code 1; the first message above says why" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_deepspeed_is_refused_with_a_line_that_names_fsdp2(
+    tiny_model_dir: Path,
+    twelve: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert train(tiny_model_dir, twelve, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "found DeepSpeed" in error and "--parallel fsdp" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(
+    tiny_model_dir: Path,
+    twelve: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert train(tiny_model_dir, twelve, tmp_path / "run") == 2
+    message = "batch_size: expected a multiple of 6 (micro_batch_size 2 x 3 processes), found 4"
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
