@@ -99,7 +99,7 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("graphs.paper.alhpa", 2, "graphs.paper: unknown key 'alhpa'; did you mean 'alpha'?"),
         ("trainning", {}, "unknown key 'trainning'; did you mean 'training'?"),
         ("run.method", ["sft"], "run: unknown key 'method'; did you mean 'methods'?"),
-        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are cluster-shuffled, collab,"),
+        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are child-tuning-d, "),
         ("run.models", ["gpt"], "models: no entry 'gpt'"),
         ("run.fractions", [1.5], "above 0, at most 1, found 1.5"),
         ("graphs.paper.alpha", -1, "graphs.paper.alpha: expected minimum 0, found -1"),
@@ -159,6 +159,14 @@ def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:
     papers["figures"]["scores"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="figures.scores: expected a graph of neighbours"):
         Experiment(papers).check()
+
+
+def test_methods_without_a_mask_are_left_out_of_a_selection(papers: dict[str, Any]) -> None:
+    experiment = Experiment(papers)
+    masked = experiment.with_masks(experiment.selection())
+    assert masked.methods == ("random", "highest", "gmt", "collab")
+    assert masked.controls == ("shuffled",)
+    assert masked.models == experiment.selection().models
 
 
 def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from fnsft.artifacts.scores import (
 )
 from fnsft.artifacts.statistics import TokenStatistics, write_statistics
 from fnsft.artifacts.storage import read_json
+from fnsft.artifacts.telemetry import write_neuron_updates
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
 from fnsft.config.stages import FigureKind, FigureSettings
@@ -40,6 +41,7 @@ from fnsft.reporting.figures import (
     scores,
     structure,
     sweep,
+    updates,
 )
 from fnsft.reporting.figures.by_layer import columns_of
 from fnsft.reporting.figures.canvas import chosen_layers, evenly_spaced
@@ -48,8 +50,10 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 SCALED = {"model": 3.0, "random-init": 2.0, "token-shuffled": 1.0}
 
 
-def training(method: str, seed: int, perplexity: float, task: str = "math") -> TrainingRecord:
-    run = Run("tiny", task, method, 0.7, stage=1, seed=seed, learning_rate=1e-3)
+def training(
+    method: str, seed: int, perplexity: float, task: str = "math", fraction: float | None = 0.7
+) -> TrainingRecord:
+    run = Run("tiny", task, method, fraction, stage=1, seed=seed, learning_rate=1e-3)
     points = [{"step": i, "epoch": i, "loss": 0.1, "perplexity": perplexity} for i in range(3)]
     return TrainingRecord(run, points, [], 2, 2, perplexity, 10, 0.7, 1.0, 1.0)
 
@@ -115,6 +119,14 @@ def write_runs(folder: Path, runs: list[TrainingRecord]) -> list[str]:
     return [str(path) for path in paths]
 
 
+def write_updates(folder: Path, run: TrainingRecord, share: np.ndarray) -> str:
+    """A fine-tuned model's folder, as far as the figure of updates reads it."""
+    folder.mkdir()
+    write_training(folder, run)
+    write_neuron_updates(folder, share, 12, "m")
+    return str(folder)
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, list[str]]:
     """Small inputs of every kind, with the flags that the kind needs."""
@@ -131,8 +143,14 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
     layers = [layer_clusters([20, 12, 9], 2, seed) for seed in range(2)]
     write_clusters(tmp_path / "clusters.safetensors", Clusters(layers, 43), "m")
     measures = [str(tmp_path / "measures.jsonl")]
+    rng = np.random.default_rng(0)
+    tuned = [
+        write_updates(tmp_path / f"tuned{seed}", training("collab", seed, 1.2), rng.random((3, 40)))
+        for seed in (0, 1)
+    ]
     return {
         "perplexity": folders[:2],
+        "updates": tuned,
         "sweep": [*folders, *sweep_flags],
         "agreement": measures,
         "structure": measures,
@@ -183,6 +201,7 @@ def test_every_figure_says_how_many_seeds_or_tokens_it_shows(
     expected = {
         **dict.fromkeys(("perplexity", "sweep", "agreement", "structure"), "2 seeds"),
         "overlap": "2 seeds",
+        "updates": "mean of 12 recorded steps, runs of 2 seeds a panel",
         "scores": "4,003 tokens a line, from 3 files",
         "activations": "all 90 tokens",
         "influence": "435 tokens, 29 of them distinct",
@@ -338,6 +357,105 @@ def test_lines_of_a_panel_are_told_apart_without_colour(module: object) -> None:
         looks = [(line.style.marker, line.style.line) for line in panel.lines]
         assert len(set(looks)) == len(looks)
         assert len({marker for marker, _ in looks}) == len(looks)
+
+
+def images(figure: Figure) -> dict[str, tuple[np.ndarray, Axes]]:
+    """What the heat maps show, by the first title in their column and their row's label."""
+    found, row, heads = {}, "", {}
+    for ax in (ax for ax in panels(figure) if ax.images):
+        column = ax.get_subplotspec().colspan.start
+        heads[column] = ax.get_title(loc="left") or heads[column]
+        row = ax.get_ylabel() or row
+        found[f"{heads[column]}, {row.splitlines()[0]}"] = np.asarray(ax.images[0].get_array()), ax
+    return found
+
+
+def test_heat_maps_of_updates_show_sorted_shares_mean_over_seeds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shares = {
+        (method, fraction, seed): rng.random((3, 250)) ** power
+        for power, (method, fraction) in enumerate(
+            (("collab", 0.7), ("random", 0.5), ("collab", 0.5)), start=1
+        )
+        for seed in (0, 1)
+    }
+    paths = [
+        Path(write_updates(tmp_path / f"run{i}", training(m, s, 1.2, fraction=p), share))
+        for i, ((m, p, s), share) in enumerate(shares.items())
+    ]
+    shown = images(updates.drawing(paths, FigureSettings(kind="updates")).figure)
+    assert list(shown) == ["Random, p = 0.5", "CollabMask, p = 0.5", "CollabMask, p = 0.7"]
+    label = {"random": "Random", "collab": "CollabMask"}
+    for method, fraction in dict.fromkeys(key[:2] for key in shares):
+        values, ax = shown[f"{label[method]}, p = {fraction}"]
+        assert values.shape == (3, updates.BINS) and ax.images[0].get_clim() == (0, 1)
+        low, high = (segments.get_segments() for segments in ax.collections)
+        ginis = []
+        for layer in range(3):
+            mine = [sorted(shares[method, fraction, s][layer].astype(np.float32)) for s in (0, 1)]
+            mean = [statistics.fmean(pair) for pair in zip(*mine, strict=True)]
+            edges = [round(250 * i / updates.BINS) for i in range(updates.BINS + 1)]
+            bins = [statistics.fmean(mean[a:b]) for a, b in itertools.pairwise(edges)]
+            assert values[layer] == pytest.approx(bins)
+            uniform = statistics.fmean(mean)
+            for segment, bound in ((low[layer], uniform - 0.1), (high[layer], uniform + 0.1)):
+                below = sum(value < bound for value in mean) / 250
+                assert segment.tolist() == [[below, layer - 0.5], [below, layer + 0.5]]
+            ginis.append(statistics.fmean(slow_gini(seed_shares) for seed_shares in mine))
+        words = f"{statistics.fmean(ginis):.2f}\n{min(ginis):.2f} to {max(ginis):.2f}"
+        assert ax.get_xlabel() == f"Gini {words}"
+
+
+def slow_gini(values: list[float]) -> float:
+    """Half the mean difference of all pairs, over the mean."""
+    differences = [abs(float(a) - float(b)) for a in values for b in values]
+    return statistics.fmean(differences) / 2 / statistics.fmean(map(float, values))
+
+
+def test_the_gini_coefficient_is_0_of_equal_shares_and_1_minus_p_of_all_or_nothing() -> None:
+    rows = np.array([[0.3] * 10, [0] * 3 + [1] * 7, [0] * 10])
+    assert updates.gini_of(rows) == pytest.approx([0, 0.3, 0])
+
+
+def test_the_scale_of_updates_has_a_line_where_neurons_are_alike(tmp_path: Path) -> None:
+    paths = []
+    for fraction in (0.5, 0.7):
+        share = np.full((2, 30), fraction)
+        run = training("random", 0, 1.2, fraction=fraction)
+        paths.append(Path(write_updates(tmp_path / f"{fraction}", run, share)))
+    figure = updates.drawing(paths, FigureSettings()).figure
+    bar = figure.axes[-1]
+    assert sorted(line.get_ydata()[0] for line in bar.lines) == pytest.approx([0.5, 0.7])
+    for values, ax in images(figure).values():
+        assert values.shape == (2, 30) and np.ptp(values) == 0
+        assert ax.get_xlabel().startswith("Gini 0.00")
+
+
+def test_models_without_masks_are_left_out_of_updates_and_named(tmp_path: Path) -> None:
+    write_runs(tmp_path, [training("sft", 0, 1.2, fraction=None), training("lora", 0, 1.2)])
+    tuned = write_updates(tmp_path / "tuned", training("collab", 0, 1.2), np.ones((2, 30)))
+    paths = [tmp_path / "run00", Path(tuned), tmp_path / "run01"]
+    drawn = updates.drawing(paths, FigureSettings(methods=("sft", "lora", "collab")))
+    assert drawn.summary == "1 panels; without records of masks: SFT, LoRA"
+    assert "one run a panel" in note(drawn.figure)
+    with pytest.raises(InputError, match="expected fine-tuned models .* found none; train a"):
+        updates.drawing(paths[::2], FigureSettings())
+    write_updates(tmp_path / "other", training("collab", 1, 1.2), np.ones((2, 31)))
+    with pytest.raises(InputError, match="tiny, collab, p = 0.7: expected seeds of one model"):
+        updates.drawing([paths[1], tmp_path / "other"], FigureSettings())
+
+
+def test_models_and_methods_of_updates_stand_in_the_order_of_the_settings(tmp_path: Path) -> None:
+    paths = []
+    for model, method in itertools.product("ab", ("highest", "collab")):
+        run = training(method, 0, 1.2)
+        run = TrainingRecord(**vars(run) | {"run": Run(**vars(run.run) | {"model": model})})
+        paths.append(Path(write_updates(tmp_path / (model + method), run, np.ones((2, 30)))))
+    settings = FigureSettings(
+        models=("b", "a"), model_labels=("B", "A"), methods=("collab", "highest")
+    )
+    figure = updates.drawing(paths, settings).figure
+    assert list(images(figure)) == ["CollabMask, B", "Highest, B", "CollabMask, A", "Highest, A"]
 
 
 def stairs(ax: Axes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -533,6 +651,7 @@ def test_numbers_are_evenly_spaced_with_both_ends() -> None:
         ("influence", ["--betas", "-1"], "betas: expected a value at least 0"),
         ("clusters", ["--layers", "-1"], "layers: expected numbers from 0 to 1, found -1"),
         ("perplexity", ["--models", "other"], "other: expected training records"),
+        ("updates", ["--methods", "sft"], "updates: expected fine-tuned models of the figure's"),
     ],
 )
 def test_settings_that_do_not_fit_the_inputs_are_refused(

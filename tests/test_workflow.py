@@ -109,6 +109,11 @@ def test_one_method_more_trains_that_method_alone(finished: Path, overlay) -> No
     assert plan == {"train": 1, "evaluate": 1, "table": 1, "publish_table": 1}
 
 
+def test_the_figure_of_updates_trains_methods_with_masks_alone(finished: Path, overlay) -> None:
+    fresh = overlay(experiment="another")
+    assert planned(finished, fresh, target="results/figures/neuron_updates.pdf")["train"] == 3
+
+
 def test_one_seed_more_runs_that_seed_alone(finished: Path, overlay) -> None:
     plan = planned(finished, overlay(run={"seeds": [0, 1]}))
     new = {"prepare": 1, "statistics": 1, "capture": 1, "project": 1, "train": 5, "evaluate": 5}
@@ -131,6 +136,7 @@ FIGURES = [
     "agreement_by_layer",
     "structure_by_layer",
     "mask_overlap",
+    "neuron_updates",
     "scores",
     "clusters",
     "activations",

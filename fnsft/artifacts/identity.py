@@ -13,14 +13,15 @@ LARGE_BYTES = 1 << 30
 def model_identity(folder: Path) -> str:
     """Return 16 hex digits for a Hugging Face model folder.
 
-    Hashes the configuration and, of every weight file, its name, size and first and last
-    MiB: enough to tell apart models of one shape, at a cost that does not grow with them.
+    Hashes the configuration and, of every weight file (``*model*.safetensors``, as transformers
+    and PEFT call them), its name, size and first and last MiB: enough to tell apart models of
+    one shape, at a cost that does not grow with them.
     """
     if not existing(folder).is_dir() or not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob("*model*.safetensors"))
     if not weights:
-        raise InputError(f"{folder}: expected weights in *.safetensors, found none")
+        raise InputError(f"{folder}: expected weights in *model*.safetensors, found none")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for file in weights:
         size = file.stat().st_size

@@ -36,7 +36,8 @@ def recorded_stage(
 ) -> Iterator[StageRun]:
     """Run a stage's body and, when it went well, write the manifest of its output.
 
-    Of several processes that share a stage the ``main`` one writes it. Wall time is in seconds; peak memory is the process's largest resident set, in MiB.
+    Of several processes that share a stage the ``main`` one writes it. Wall time is in
+    seconds; peak memory is the process's largest resident set, in MiB.
     """
     started = time.time()
     clock = time.perf_counter()

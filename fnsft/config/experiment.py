@@ -24,6 +24,7 @@ from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import (
     CLUSTER_AFFINITIES,
     FRACTION_METHODS,
+    MASKED_METHODS,
     CaptureSettings,
     ClusterSettings,
     EvaluateSettings,
@@ -89,8 +90,8 @@ class Experiment:
         """Return what a figure draws."""
         entry = _part(self._entry("figures", name), FigureEntry)
         figure = FigureEntry.from_mapping(entry, f"figures.{name}")
-        of_graphs = figure.kind not in ("perplexity", "sweep", "influence", "activations")
-        if of_graphs and self.project(figure.graph).dense:
+        others = ("perplexity", "sweep", "updates", "influence", "activations")
+        if figure.kind not in others and self.project(figure.graph).dense:
             raise InputError(
                 f"figures.{name}: expected a graph of neighbours, found {figure.graph!r}, "
                 "which is dense"
@@ -130,6 +131,16 @@ class Experiment:
             for variant in self.variants(sweep.methods, sweep.fractions)
             for rate in sweep.learning_rates
         ]
+
+    def with_masks(self, selection: Selection) -> Selection:
+        """Return a selection without the methods that have no mask."""
+
+        def masked(methods: tuple[str, ...]) -> tuple[str, ...]:
+            kinds = {name: self.method(name).settings.get("method") for name in methods}
+            return tuple(name for name in methods if kinds[name] in MASKED_METHODS)
+
+        methods, controls = masked(selection.methods), masked(selection.controls)
+        return dataclasses.replace(selection, methods=methods, controls=controls)
 
     def _selections(self) -> list[Selection]:
         return [

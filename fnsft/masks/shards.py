@@ -6,6 +6,7 @@ many rows of one of them and none of the other. A matrix that is not sharded is 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +89,7 @@ class Shard:
         """Return the sum over the processes of an int64 array of equal shape in all of them."""
         if self.group is None:
             return counts
-        total = torch.from_numpy(counts).to(device)
+        total = torch.from_numpy(counts).to(device, copy=True)
         dist.all_reduce(total, group=self.group)
         return total.cpu().numpy()
 
@@ -96,15 +97,14 @@ class Shard:
         """Return the processes' 1-D tensors, of any lengths, one behind the other."""
         if self.group is None:
             return local
-        lengths = torch.zeros(len(self.starts) - 1, dtype=torch.int64, device=local.device)
-        lengths[self.rank] = local.numel()
-        dist.all_reduce(lengths, group=self.group)
-        parts = [local.new_empty(int(length)) for length in lengths]
-        padded = local.new_zeros(int(lengths.max()))
+        counts = np.zeros(len(self.starts) - 1, dtype=np.int64)
+        counts[self.rank] = local.numel()
+        lengths = self.sum(counts, local.device).tolist()
+        padded = local.new_zeros(max(lengths))
         padded[: local.numel()] = local
-        buffers = [torch.empty_like(padded) for _ in parts]
+        buffers = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(buffers, padded, group=self.group)
-        return torch.cat([buffer[: part.numel()] for buffer, part in zip(buffers, parts)])
+        return torch.cat([buffer[:length] for buffer, length in zip(buffers, lengths, strict=True)])
 
     def columns(self, rows: torch.Tensor) -> torch.Tensor:
         """Trade this process's rows [r, C] for its share of the columns, [R, c].
@@ -115,11 +115,11 @@ class Shard:
             return rows
         bounds = self._column_bounds()
         heights = np.diff(self.starts)
-        sent = torch.cat([rows[:, a:b].reshape(-1) for a, b in zip(bounds, bounds[1:])])
+        sent = torch.cat([rows[:, a:b].reshape(-1) for a, b in pairwise(bounds)])
         width = bounds[self.rank + 1] - bounds[self.rank]
         received = self._exchanged(
             sent,
-            [rows.shape[0] * (b - a) for a, b in zip(bounds, bounds[1:])],
+            [rows.shape[0] * (b - a) for a, b in pairwise(bounds)],
             [int(height) * width for height in heights],
         )
         return received.view(self.shape[0], width)
@@ -137,7 +137,8 @@ class Shard:
         )
         parts = received.split(sizes)
         return torch.cat(
-            [part.view(height, int(width)) for part, width in zip(parts, widths)], dim=1
+            [part.view(height, int(width)) for part, width in zip(parts, widths, strict=True)],
+            dim=1,
         )
 
     def _column_bounds(self) -> list[int]:

@@ -43,7 +43,9 @@ def figure_inputs(wildcards):
     """The files that a figure is drawn from, by its kind."""
     entry = EXPERIMENT.figure(wildcards.figure)
     selection = EXPERIMENT.selection("figures", wildcards.figure)
-    if entry.kind == "perplexity":
+    if entry.kind == "updates":
+        selection = EXPERIMENT.with_masks(selection)
+    if entry.kind in ("perplexity", "updates"):
         return [f"{RESULTS}/runs/{run}" for run in runs_of(selection)]
     if entry.kind == "sweep":
         return [

@@ -38,6 +38,7 @@ class TableSettings(Settings):
 FigureKind = Literal[
     "perplexity",  # validation perplexity over epochs (2026)
     "sweep",  # validation perplexity over hyperparameters
+    "updates",  # how often each neuron could change, by layer
     "agreement",  # Rand and adjusted Rand by layer
     "structure",  # Score over Null, modularity, kNN overlap and hubs by layer
     "overlap",  # what the graph changes about a mask, by layer
