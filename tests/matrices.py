@@ -14,6 +14,7 @@ from fnsft.masks.policies import (
     HalfFineTuning,
     Highest,
     Network,
+    PackedMask,
     Policy,
     Random,
     draw_matrices,
@@ -107,7 +108,8 @@ def fractional_policies(neurons: int, fraction: float = 0.3) -> dict[str, Policy
 
 def fixed_masks(matrices: list[Matrix], fraction: float = 0.3) -> Fixed:
     """Masks of whole matrices that are drawn once."""
-    return Fixed([top_fraction(m.view(m.parameter.grad).square(), fraction) for m in matrices])
+    masks = [top_fraction(m.view(m.parameter.grad).square(), fraction) for m in matrices]
+    return Fixed([PackedMask.of(mask) for mask in masks])
 
 
 def whole_policies(neurons: int) -> dict[str, Policy]:

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from matrices import mlp_matrices
+from test_resume import RUNS
 
+from fnsft.config.stages import MASKED_METHODS
 from fnsft.masks.masker import GradientMasker
 
 
@@ -35,7 +38,7 @@ def test_the_example_s_policy_keeps_the_contract(guide: str) -> None:
 
 def test_what_the_guide_names_is_there(guide: str, repository: Path) -> None:
     files = set(re.findall(r"`((?:fnsft|tests)/[\w/]+\.py)`", guide))
-    assert len(files) > 6
+    assert len(files) > 8
     assert [f for f in files if not (repository / f).exists()] == ["fnsft/masks/policies/taylor.py"]
     for name, file in (
         ("Method", "fnsft/config/stages/training.py"),
@@ -47,6 +50,16 @@ def test_what_the_guide_names_is_there(guide: str, repository: Path) -> None:
     ):
         assert name in guide
         assert name in (repository / file).read_text()
+
+
+@pytest.mark.parametrize("method", MASKED_METHODS)
+def test_no_masked_method_was_forgotten(method: str, repository: Path) -> None:
+    assert method in {settings.get("method") for settings in RUNS.values()}, "tests/test_resume.py"
+    entries = yaml.safe_load((repository / "config.yaml").read_text())["methods"].values()
+    if method != "network":  # whose neurons no catalogue holds yet
+        assert method in {entry["method"] for entry in entries}, "config.yaml"
+    assert f"| `{method}` |" in (repository / "README.md").read_text()
+    assert f'"{method}"' in (repository / "fnsft/training/masking.py").read_text()
 
 
 def test_a_policy_has_less_than_sixty_lines(repository: Path) -> None:

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
-from fnsft.masks.policies import Highest, MatrixStep, Random, draw_matrices
+from fnsft.masks.policies import Highest, MatrixStep, PackedMask, Random, draw_matrices
 from fnsft.masks.score import score
 from fnsft.masks.selection import top_fraction
 
@@ -34,7 +34,8 @@ def matrices_with_gradients(dtype: torch.dtype = torch.float32) -> list[Matrix]:
 
 
 def place(matrix: Matrix, step: int = 0) -> MatrixStep:
-    return MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step)
+    weights = matrix.view(matrix.parameter.detach())
+    return MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, weights=weights)
 
 
 @EACH
@@ -65,7 +66,9 @@ def test_every_policy_keeps_the_contract_of_a_binary_mask_with_an_exact_count(na
 @EACH_FRACTIONAL
 def test_steps_matrices_and_seeds_break_ties_differently(name, policy):
     zeros = torch.zeros(NEURONS, WIDTH)
-    places = [MatrixStep(0, 0, index, step) for index in range(3) for step in range(3)]
+    places = [
+        MatrixStep(0, 0, index, step, weights=zeros) for index in range(3) for step in range(3)
+    ]
     masks = {policy.select(zeros, at).mask.numpy().tobytes() for at in places}
     assert len(masks) == 9
     other_run = dataclasses.replace(policy, seed=2)
@@ -162,9 +165,19 @@ def test_fixed_masks_are_those_of_their_matrices_at_every_step():
     matrices = matrices_with_gradients()
     policy = fixed_masks(matrices)
     for matrix in matrices:
+        gradient = matrix.view(matrix.parameter.grad)
+        expected = top_fraction(gradient.square(), 0.3)
         for step in (0, 5):
-            mask = policy.select(matrix.view(matrix.parameter.grad), place(matrix, step)).mask
-            assert mask is policy.masks[matrix.index]
+            mask = policy.select(torch.zeros_like(gradient), place(matrix, step)).mask
+            assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 8), (7, 9)])
+def test_a_packed_mask_takes_an_eighth_of_the_memory_and_is_the_same_unpacked(shape):
+    mask = torch.rand(shape) < 0.4
+    packed = PackedMask.of(mask)
+    assert torch.equal(packed.unpacked(), mask)
+    assert (packed.bits.numpy() == np.packbits(mask.numpy())).all()
 
 
 def test_entries_outside_all_matrices_are_not_masked():

@@ -1,6 +1,7 @@
 """Exact selection against a sort by (−score, hash)."""
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 from fnsft.masks import radix_numba, radix_torch, random_fraction, top_fraction
 from fnsft.masks.hashing import hash_of_indices
-from fnsft.masks.radix import BINS, DIGITS, SCORE_DIGITS, Keys, Threshold
-from fnsft.masks.selection import _selected, _top
+from fnsft.masks.radix import BINS, DIGITS, SCORE_DIGITS, Keys, Threshold, find_threshold
+from fnsft.masks.selection import _selected, _top, select_top
 
 BACKENDS = [radix_numba, radix_torch]
 FRACTIONS = [1e-9, 0.01, 0.1, 1 / 3, 0.5, 0.7, 0.999, 1.0]
@@ -23,6 +24,11 @@ def reference(score: torch.Tensor, fraction: float, seed: int = 0, offset: int =
     mask = torch.zeros(flat.numel(), dtype=torch.bool)
     mask[torch.from_numpy(order[: round(fraction * flat.numel())])] = True
     return mask.view(score.shape)
+
+
+def top(backend: ModuleType, score: torch.Tensor, fraction: float, seed: int = 0) -> torch.Tensor:
+    """The mask that one of the backends makes, whatever the device."""
+    return _top(backend, score, round(fraction * score.numel()), seed, 0, None).mask
 
 
 def scores(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -42,13 +48,14 @@ def scores(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 KINDS = ["normal", "tied", "zeros", "sparse", "subnormal", "one bin", "huge"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_mask_is_that_of_a_sort_by_score_and_hash(backend, kind):
+def test_the_mask_is_that_of_a_sort_by_score_and_hash(backend, kind, dtype):
     for shape in [(1,), (2,), (7, 5), (129, 33), (3, 4, 5), (70_001,)]:
-        score = scores(kind, shape)
+        score = scores(kind, shape, dtype)
         for fraction in FRACTIONS:
-            mask = _top(backend, score, fraction, 3, 0)
+            mask = top(backend, score, fraction, 3)
             assert torch.equal(mask, reference(score, fraction, 3)), (shape, fraction)
 
 
@@ -68,9 +75,26 @@ def test_halves_round_to_the_even_count_as_in_python():
     assert kept == [0, 2, 2, 4]
 
 
-def test_bfloat16_scores_give_the_mask_of_their_widened_values():
-    score = scores("normal", (100, 300), torch.bfloat16)
-    assert torch.equal(top_fraction(score, 0.3, seed=9), top_fraction(score.float(), 0.3, seed=9))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_half_precision_scores_give_the_selection_of_their_widened_values(kind, dtype):
+    score = scores(kind, (100, 300), dtype)
+    for fraction in FRACTIONS:
+        narrow, wide = (select_top(s, fraction, 9, None) for s in (score, score.float()))
+        assert torch.equal(narrow.mask, wide.mask)
+        assert narrow.threshold == wide.threshold
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_score_below_the_threshold_is_taken_and_none_above_it_is_left(kind, dtype):
+    score = scores(kind, (129, 33), dtype)
+    for fraction in FRACTIONS[1:]:
+        selection = select_top(score, fraction, 4, None)
+        assert selection.score is score
+        taken, left = score[selection.mask].float(), score[~selection.mask].float()
+        assert bool((taken >= selection.threshold).all())
+        assert bool((left <= selection.threshold).all())
 
 
 def test_a_transposed_view_gives_the_mask_of_its_contiguous_copy():
@@ -87,7 +111,7 @@ def test_a_random_mask_takes_the_smallest_hashes(backend):
     for n in (1, 2, 1000, 70_001):
         for fraction in FRACTIONS:
             keys = Keys(None, n, 11, 5, torch.device("cpu"))
-            mask = _selected(backend, keys, round(fraction * n))
+            mask, _ = _selected(backend, keys, round(fraction * n), None)
             assert torch.equal(mask, reference(torch.zeros(n), fraction, 11, 5))
     same = random_fraction((20, 50), 0.3, seed=4, index_offset=6)
     assert torch.equal(same, top_fraction(torch.zeros(20, 50), 0.3, seed=4, index_offset=6))
@@ -132,26 +156,29 @@ def test_different_seeds_break_ties_differently_and_leave_the_rest_alone():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_shard_with_its_index_offset_orders_its_entries_as_the_whole_does(backend):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_shard_with_its_index_offset_orders_its_entries_as_the_whole_does(backend, dtype):
     # A threshold for the whole, from the sum of the shards' histograms, cuts the same mask.
-    from fnsft.masks.radix import find_threshold
-
-    score = scores("tied", (50, 40)).flatten()
+    score = scores("tied", (50, 40), dtype).flatten()
     whole = top_fraction(score, 0.37, seed=8)
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
     shards = [
-        Keys(part.view(torch.int32), part.numel(), 8, offset, part.device)
+        Keys(part.view(bits), part.numel(), 8, offset, part.device)
         for part, offset in ((score[:700], 0), (score[700:750], 700), (score[750:], 750))
     ]
     threshold = find_threshold(
         lambda digit, so_far: sum(backend.histogram(shard, digit, so_far) for shard in shards),
         round(0.37 * score.numel()),
+        shards[0].digits,
     )
     assert torch.equal(torch.cat([backend.taken(shard, threshold) for shard in shards]), whole)
 
 
 def test_negative_zero_is_zero():
-    score = torch.tensor([0.0, -0.0] * 50)
-    assert torch.equal(top_fraction(score, 0.5, seed=1), top_fraction(score.abs(), 0.5, seed=1))
+    for dtype in (torch.float32, torch.bfloat16):
+        score = torch.tensor([0.0, -0.0] * 50, dtype=dtype)
+        masks = [top_fraction(zeros, 0.5, seed=1) for zeros in (score, score.abs())]
+        assert torch.equal(*masks)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -160,11 +187,20 @@ def test_scores_that_are_not_finite_and_non_negative_are_refused_and_counted(bac
     score[0, :3] = float("nan")
     score[1, 0], score[1, 1] = float("inf"), -float("inf")
     score[2, 2] = -1e-30
-    with pytest.raises(ValueError, match="3 NaN, 2 infinite and 2 negative among 100"):
-        _top(backend, score, 0.5, 0, 0)
-    for fraction in (1.0, 1e-9):
-        with pytest.raises(ValueError, match="3 NaN"):
-            _top(backend, score, fraction, 0, 0)
+    for dtype in (torch.float32, torch.bfloat16):
+        for fraction in (0.5, 1.0, 1e-9):
+            with pytest.raises(ValueError, match="found 3 NaN, 2 infinite and 2 negative"):
+                top(backend, score.to(dtype), fraction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.0, -1e-30])
+def test_one_entry_that_is_not_finite_and_non_negative_is_refused(backend, dtype, value):
+    score = torch.rand(10, 10).to(dtype)
+    score[3, 4] = value
+    with pytest.raises(ValueError, match="finite, non-negative"):
+        top(backend, score, 0.5)
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.0001, float("nan")])

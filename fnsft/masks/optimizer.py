@@ -1,16 +1,21 @@
-"""AdamW that leaves masked entries where they are (DESIGN §4.7, ``applies_to: update``).
+"""AdamW that leaves masked entries where they are (``applies_to: update``).
 
 A mask on the gradient does not keep an entry still: momentum and decoupled weight decay
 move it. Here an entry outside the mask is bitwise the same after the step as before.
+
+n counts the entries of a parameter that this process holds.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch.nn import Parameter
 
-Moments = Literal["full", "masked", "frozen"]
+from fnsft.errors import InputError
+from fnsft.masks.adam import Moments, compiled_step, eager_step, fused_step, scalars_of
+from fnsft.masks.shards import local
 
 
 class MaskSource(Protocol):
@@ -31,23 +36,53 @@ class MaskedAdamW(torch.optim.AdamW):
         What Adam's moments see outside the mask: ``full``, the gradient; ``masked``, zero;
         ``frozen``, nothing: they stay as they are. Bias correction counts the parameter's
         steps in all three.
+    compiled
+        Whether masked parameters take their step in one ``torch.compile``d kernel. None: on
+        CUDA alone, and with a warning not even there if it cannot be compiled.
+
+    Raises
+    ------
+    ValueError
+        For amsgrad, and in ``step`` for a mask of another dtype, shape or device, before its
+        parameter moves.
+    InputError
+        In ``step``, if ``compiled`` is True and there is no compiler.
 
     Notes
     -----
-    ``masks`` maps a parameter to a bool tensor of its shape and device; it is read at each
-    step and kept between steps. A parameter without a mask, or with a mask of ones, takes
-    bitwise the step of torch's fused AdamW. State dictionaries are AdamW's, both ways.
-    Scratch is up to five chunks of ``chunk_entries`` in the parameter's dtype.
+    ``masks.get(parameter)`` is called once a step for every parameter with a gradient, in the
+    order of the groups, right before that parameter's step; the mask is dropped after it.
+    Sharded parameters (DTensors) are stepped in their local part, which may be empty.
+
+    Eager, a parameter without a mask, or with a mask of ones, takes bitwise the step of torch's
+    fused AdamW; scratch is up to four chunks of ``chunk_entries`` a thread (64 times that on a
+    GPU) in the parameter's dtype. Compiled, there is none, and the last bits of what moves
+    differ. Strided gradients and masks are copied.
+
+    On one CPU thread, for 16.8M float32 entries of which half may move, the eager step takes
+    2.2 times as long as fused AdamW, the compiled one 1.2 times. That is 10 ms, and compiling
+    takes 3 to 20 s: the CPU keeps the exact one.
+
+    State dictionaries are AdamW's, both ways.
     """
 
-    # A multiple of every vector width, so that chunks round as the whole tensor does.
-    chunk_entries = 1 << 18
+    # Small enough for a level-2 cache, and a multiple of every vector width, so that chunks
+    # round as the whole tensor does.
+    chunk_entries = 1 << 17
 
-    def __init__(self, params: Any, *args: Any, moments: Moments = "full", **options: Any) -> None:
+    def __init__(
+        self,
+        params: Any,
+        *args: Any,
+        moments: Moments = "full",
+        compiled: bool | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(params, *args, **(options | {"fused": True}))
         # Torch's fused AdamW unscales gradients itself; here a GradScaler does it before.
         self._step_supports_amp_scaling = False
         self.moments = moments
+        self.compiled = compiled
         self.masks: MaskSource = {}
         self._refuse_amsgrad()
 
@@ -79,53 +114,60 @@ class MaskedAdamW(torch.optim.AdamW):
         return loss
 
     def _step_parameter(self, parameter: Parameter, group: dict[str, Any]) -> None:
+        mask = self.masks.get(parameter)
+        if mask is not None:
+            _check(mask, local(parameter))
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
-        tensors = [parameter.detach(), parameter.grad, state["exp_avg"], state["exp_avg_sq"]]
-        mask = self.masks.get(parameter)
+        assert parameter.grad is not None
+        sources = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+        tensors = [local(tensor) for tensor in sources]
         if mask is None:
-            _fused_step(tensors, state["step"], group)
-            return
-        for (weights, gradient, *moments), kept in self._chunks(tensors, mask):
-            if self.moments == "masked":
-                gradient = gradient * kept
-            held = [weights, *moments] if self.moments == "frozen" else [weights]
-            before = [tensor.clone() for tensor in held]
-            _fused_step([weights, gradient, *moments], state["step"], group)
-            for tensor, old in zip(held, before, strict=True):
-                torch.where(kept, tensor, old, out=tensor)
+            fused_step(tensors, state["step"], group)
+        else:
+            self._masked_step(tensors, mask, state["step"], group)
 
-    def _chunks(
-        self, tensors: list[torch.Tensor], mask: torch.Tensor
-    ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-        """Yield aligned slices of the flattened tensors and of the mask."""
-        # The gradient alone may be strided, and is not written to.
+    def _masked_step(
+        self,
+        tensors: list[torch.Tensor],
+        mask: torch.Tensor,
+        step: torch.Tensor,
+        group: dict[str, Any],
+    ) -> None:
+        # Gradient and mask may be strided, and are not written to.
         flat = [t.reshape(-1) if t is tensors[1] else t.view(-1) for t in tensors]
-        flat_mask = mask.reshape(-1)
-        for start in range(0, flat_mask.numel(), self.chunk_entries):
-            part = slice(start, start + self.chunk_entries)
-            yield [tensor[part] for tensor in flat], flat_mask[part]
+        kept = mask.reshape(-1).view(torch.int8)
+        # An empty part would be a compilation of its own.
+        if kept.numel() and (kept.is_cuda if self.compiled is None else self.compiled):
+            scalars = scalars_of(step, group, flat[0].dtype)
+            # A view would be compiled for its base's shape too; detached it counts as none.
+            *flat, kept = (tensor.detach() for tensor in (*flat, kept))
+            try:
+                compiled_step()(flat, kept, scalars, self.moments, group["maximize"])
+                return
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self._go_on_without_compiler(error)
+        chunk = self.chunk_entries * (torch.get_num_threads() if kept.is_cpu else 64)
+        for start in range(0, kept.numel(), chunk):
+            part = slice(start, start + chunk)
+            eager_step([t[part] for t in flat], kept[part], step, group, self.moments)
+
+    def _go_on_without_compiler(self, error: Exception) -> None:
+        message = f"the masked step cannot be compiled: {str(error).splitlines()[0]}"
+        if self.compiled:
+            raise InputError(f"{message}; install a compiler or use compiled=False") from error
+        warnings.warn(f"{message}; going on without, slower", stacklevel=2)
+        self.compiled = False
 
 
-def _fused_step(tensors: list[torch.Tensor], step: torch.Tensor, group: dict[str, Any]) -> None:
-    weights, gradient, exp_avg, exp_avg_sq = tensors
-    beta1, beta2 = group["betas"]
-    torch._fused_adamw_(
-        [weights],
-        [gradient],
-        [exp_avg],
-        [exp_avg_sq],
-        [],
-        [step],
-        lr=float(group["lr"]),
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        amsgrad=False,
-        maximize=group["maximize"],
+def _check(mask: torch.Tensor, held: torch.Tensor) -> None:
+    expected, found = (
+        f"{dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+        for dtype, tensor in ((torch.bool, held), (mask.dtype, mask))
     )
+    if found != expected:
+        raise ValueError(f"mask of what this process holds: expected {expected}, found {found}")

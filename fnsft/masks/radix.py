@@ -1,14 +1,15 @@
 """The k largest of many keys, found digit by digit from histograms.
 
 Every entry of a matrix has a 96-bit key of six 16-bit digits: two of its score (the bit
-pattern of a non-negative float32 orders as the number does), then four of its hash, of
-which the smaller is preferred. No two entries share a key. One pass counts the entries by
-one digit, among those that agree with the boundary so far; the boundary falls in one bin;
-the next pass looks into that bin alone and the search ends when a bin is taken whole.
-Histograms of shards add up, so that a sharded matrix gives the same threshold.
+pattern of a non-negative float32 orders as the number does; that of a bfloat16 is its first
+half, and the rest is zero), then four of its hash, of which the smaller is preferred. No two
+entries share a key. One pass counts the entries by one digit, among those that agree with the
+boundary so far; the boundary falls in one bin; the next pass looks into that bin alone and the
+search ends when a bin is taken whole. Histograms of shards add up, so that a sharded matrix
+gives the same threshold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +25,9 @@ ANY_HASH = (1 << 64) - 1
 class Keys:
     """The entries of one matrix, or of one contiguous shard of it.
 
-    ``bits`` is the score's bit pattern, int32 [size], contiguous; None means that all
-    scores are zero, so that the hash alone decides. ``offset`` is the global row-major
-    index of the first entry.
+    ``bits`` is the score's bit pattern, int32 or (bfloat16) int16 [size], contiguous; None
+    means that all scores are zero, so that the hash alone decides. ``offset`` is the global
+    row-major index of the first entry.
     """
 
     bits: torch.Tensor | None
@@ -35,13 +36,29 @@ class Keys:
     offset: int
     device: torch.device
 
+    @property
+    def digits(self) -> Sequence[int]:
+        """The digits by which entries can differ, the first one first."""
+        if self.bits is None:
+            return range(SCORE_DIGITS, DIGITS)
+        return [digit for digit in range(DIGITS) if digit != 1 or self.low_bits]
+
+    @property
+    def low_bits(self) -> int:
+        """How many of ``bits`` lie below the first digit."""
+        return 0 if self.bits is None else 8 * self.bits.itemsize - 16
+
+    def pattern(self, threshold: "Threshold") -> int:
+        """Return the threshold's score as one of ``bits``."""
+        return threshold.score >> (16 - self.low_bits)
+
 
 @dataclass(frozen=True)
 class Threshold:
     """An entry is taken if bits > ``score``, or bits = ``score`` and its hash ≤ ``hash``.
 
-    ``hash`` is unsigned. While the search runs, the digits that it has fixed are the
-    leading ones and the rest is such that the whole bin is taken.
+    ``score`` is a float32's pattern, ``hash`` is unsigned. While the search runs, the digits
+    that it has fixed are the leading ones and the rest is such that the whole bin is taken.
     """
 
     score: int = 0
@@ -51,14 +68,14 @@ class Threshold:
 Histogram = Callable[[int, Threshold], np.ndarray]
 
 
-def find_threshold(histogram: Histogram, count: int, first_digit: int = 0) -> Threshold:
+def find_threshold(histogram: Histogram, count: int, digits: Sequence[int]) -> Threshold:
     """Return the threshold that takes exactly ``count`` ≥ 1 entries.
 
-    ``histogram(digit, threshold)`` counts the entries by one digit, int64 [65536], among
-    those whose earlier digits equal the threshold's.
+    ``digits`` are those of the keys. ``histogram(digit, threshold)`` counts the entries by one
+    digit, int64 [65536], among those whose earlier digits equal the threshold's.
     """
     threshold = Threshold()
-    for digit in range(first_digit, DIGITS):
+    for digit in digits:
         counts = histogram(digit, threshold)
         large_first = digit < SCORE_DIGITS
         taken = np.cumsum(counts[::-1] if large_first else counts)

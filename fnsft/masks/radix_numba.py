@@ -3,6 +3,9 @@
 At 58.7M float32 entries a pass reads 235 MB; the hash is computed only for entries that
 tie at the score's threshold. The kernels are not cached on disk: numba does not notice
 that an imported function (the hash) has changed, and fails where no folder is writable.
+
+Few entries belong to the bin, or to the score, on which a pass looks: whole blocks are
+passed over, because one comparison of a block is vectorised and its branches are not.
 """
 
 import numba
@@ -12,16 +15,18 @@ import torch
 from fnsft.masks.hashing import hash_of_index
 from fnsft.masks.radix import ANY_HASH, BINS, SCORE_DIGITS, Keys, Threshold, hash_shift
 
-_NO_BITS = np.empty(0, dtype=np.int32)
+_BLOCK = 64
+_NONE, _HALF = np.uint32(0), np.uint32(16)
+_NO_BITS = np.empty(0, dtype=np.uint32)
 
 
 def histogram(keys: Keys, digit: int, threshold: Threshold) -> np.ndarray:
     """Count the entries by one digit among those that agree with the threshold so far."""
     counts = np.zeros(BINS, dtype=np.int64)
     if digit == 0:
-        _count_high(_bits(keys), counts)
+        _count_high(_bits(keys), np.uint32(keys.low_bits), counts)
     elif digit < SCORE_DIGITS:
-        _count_low(_bits(keys), np.int32(threshold.score >> 16), counts)
+        _count_low(_bits(keys), np.uint32(threshold.score >> 16), counts)
     else:
         _count_hash(*_arguments(keys, threshold), np.uint64(hash_shift(digit)), counts)
     return counts
@@ -29,48 +34,62 @@ def histogram(keys: Keys, digit: int, threshold: Threshold) -> np.ndarray:
 
 def taken(keys: Keys, threshold: Threshold) -> torch.Tensor:
     """Return the mask, bool [size], of the entries that the threshold takes."""
-    mask = torch.empty(keys.size, dtype=torch.bool)
+    # NumPy asks for huge pages: without them the page faults of a new mask cost more than
+    # all comparisons.
+    mask = np.empty(keys.size, dtype=np.bool_)
     if threshold.hash == ANY_HASH:
-        _write_scores(_bits(keys), np.int32(threshold.score), mask.numpy())
+        np.greater_equal(_bits(keys), keys.pattern(threshold), out=mask)
     else:
-        _write(*_arguments(keys, threshold), mask.numpy())
-    return mask
+        if keys.bits is not None:
+            np.greater(_bits(keys), keys.pattern(threshold), out=mask)
+        _add_ties(*_arguments(keys, threshold), mask)
+    return torch.from_numpy(mask)
 
 
 def _bits(keys: Keys) -> np.ndarray:
-    return _NO_BITS if keys.bits is None else keys.bits.numpy()
+    """Return the patterns as unsigned integers of their width, which order alike."""
+    if keys.bits is None:
+        return _NO_BITS
+    bits = keys.bits.numpy()
+    return bits.view(f"u{bits.itemsize}")
 
 
 def _arguments(keys: Keys, threshold: Threshold) -> tuple:
     seed, offset = np.uint64(keys.seed & ANY_HASH), np.uint64(keys.offset)
-    return (
-        _bits(keys),
-        keys.size,
-        np.int32(threshold.score),
-        seed,
-        offset,
-        np.uint64(threshold.hash),
-    )
+    score, limit = np.uint32(keys.pattern(threshold)), np.uint64(threshold.hash)
+    return _bits(keys), keys.size, score, seed, offset, limit
 
 
 @numba.njit
-def _count_high(bits: np.ndarray, counts: np.ndarray) -> None:
-    for i in range(bits.size):
-        counts[np.uint32(bits[i]) >> np.uint32(16)] += 1
+def _meets(block: np.ndarray, shift: np.uint32, value: np.uint32) -> bool:
+    """Tell whether an entry, shifted right, is ``value``."""
+    found = False
+    for i in range(block.size):
+        found |= block[i] >> shift == value
+    return found
 
 
 @numba.njit
-def _count_low(bits: np.ndarray, high: np.int32, counts: np.ndarray) -> None:
+def _count_high(bits: np.ndarray, low_bits: np.uint32, counts: np.ndarray) -> None:
     for i in range(bits.size):
-        if bits[i] >> 16 == high:
-            counts[bits[i] & 0xFFFF] += 1
+        counts[np.uint32(bits[i]) >> low_bits] += 1
+
+
+@numba.njit
+def _count_low(bits: np.ndarray, high: np.uint32, counts: np.ndarray) -> None:
+    for start in range(0, bits.size, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        if _meets(block, _HALF, high):
+            for i in range(block.size):
+                if block[i] >> _HALF == high:
+                    counts[np.uint16(block[i])] += 1
 
 
 @numba.njit
 def _count_hash(
     bits: np.ndarray,
     size: int,
-    score: np.int32,
+    score: np.uint32,
     seed: np.uint64,
     offset: np.uint64,
     limit: np.uint64,
@@ -78,33 +97,32 @@ def _count_hash(
     counts: np.ndarray,
 ) -> None:
     # A shift of 64 is undefined: two shifts for the digits above this one.
-    half, low = np.uint64(8), np.uint64(0xFFFF)
+    half = np.uint64(8)
     fixed = limit >> shift >> half >> half
-    for i in range(size):
-        if bits.size == 0 or bits[i] == score:
-            word = hash_of_index(seed, offset + np.uint64(i)) >> shift
-            if shift == np.uint64(48) or word >> half >> half == fixed:
-                counts[word & low] += 1
+    for start in range(0, size, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        if block.size == 0 or _meets(block, _NONE, score):
+            for i in range(min(size - start, _BLOCK)):
+                if block.size == 0 or block[i] == score:
+                    word = hash_of_index(seed, offset + np.uint64(start + i)) >> shift
+                    if shift == np.uint64(48) or word >> half >> half == fixed:
+                        counts[np.uint16(word)] += 1
 
 
 @numba.njit
-def _write_scores(bits: np.ndarray, score: np.int32, mask: np.ndarray) -> None:
-    for i in range(bits.size):
-        mask[i] = bits[i] >= score
-
-
-@numba.njit
-def _write(
+def _add_ties(
     bits: np.ndarray,
     size: int,
-    score: np.int32,
+    score: np.uint32,
     seed: np.uint64,
     offset: np.uint64,
     limit: np.uint64,
     mask: np.ndarray,
 ) -> None:
-    for i in range(size):
-        if bits.size == 0 or bits[i] == score:
-            mask[i] = hash_of_index(seed, offset + np.uint64(i)) <= limit
-        else:
-            mask[i] = bits[i] > score
+    for start in range(0, size, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        if block.size == 0 or _meets(block, _NONE, score):
+            for i in range(min(size - start, _BLOCK)):
+                if block.size == 0 or block[i] == score:
+                    word = hash_of_index(seed, offset + np.uint64(start + i))
+                    mask[start + i] = word <= limit

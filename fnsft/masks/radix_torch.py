@@ -15,7 +15,7 @@ def histogram(keys: Keys, digit: int, threshold: Threshold) -> np.ndarray:
     """Count the entries by one digit among those that agree with the threshold so far."""
     if digit < SCORE_DIGITS:
         assert keys.bits is not None
-        high = (keys.bits >> 16) & 0xFFFF
+        high = (keys.bits.int() >> keys.low_bits) & 0xFFFF
         values = high if digit == 0 else keys.bits[high == threshold.score >> 16] & 0xFFFF
     else:
         shift = hash_shift(digit)
@@ -30,9 +30,9 @@ def taken(keys: Keys, threshold: Threshold) -> torch.Tensor:
     if keys.bits is None:
         mask = torch.zeros(keys.size, dtype=torch.bool, device=keys.device)
     elif threshold.hash == ANY_HASH:
-        return keys.bits >= threshold.score
+        return keys.bits >= keys.pattern(threshold)
     else:
-        mask = keys.bits > threshold.score
+        mask = keys.bits > keys.pattern(threshold)
     tied = _tied(keys, threshold)
     # Flipping the highest bit makes the signed comparison an unsigned one.
     highest = 1 << 63
@@ -48,4 +48,4 @@ def _tied(keys: Keys, threshold: Threshold) -> torch.Tensor:
     """Return the local indices, int64, of the entries whose score is the threshold's."""
     if keys.bits is None:
         return torch.arange(keys.size, device=keys.device)
-    return (keys.bits == threshold.score).nonzero().squeeze(1)
+    return (keys.bits == keys.pattern(threshold)).nonzero().squeeze(1)

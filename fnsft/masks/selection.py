@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fnsft.masks import radix_numba, radix_torch
-from fnsft.masks.radix import SCORE_DIGITS, Keys, Threshold, find_threshold
+from fnsft.masks.radix import Keys, Threshold, find_threshold
 from fnsft.masks.shards import Shard
 
 _INFINITY_DIGIT = 0x7F80  # high half of float32's infinity; above it NaN, then the sign bit
@@ -31,8 +31,8 @@ def kept_entries(fraction: float, entries: int) -> int:
 class Selection:
     """The entries of a matrix, or of a shard [r, C] of it, that were chosen.
 
-    ``score`` and ``threshold`` (the smallest score taken) tell by what; None where a mask has
-    no score. All have the gradient's device.
+    ``score`` and ``threshold`` (no score taken is below it, and none left above) tell by what;
+    None where a mask has no score. Tensors have the gradient's device.
     """
 
     mask: torch.Tensor
@@ -48,8 +48,8 @@ def top_fraction(
     Parameters
     ----------
     score
-        Finite and non-negative, any shape and strides; float32, or bfloat16 or float16,
-        which are widened to float32.
+        Finite and non-negative, any shape and strides; float32, bfloat16 or float16. Strided
+        scores are copied, and float16 is widened to float32.
     fraction
         p in (0, 1].
     seed
@@ -129,8 +129,10 @@ def _top(
 ) -> Selection:
     if score.dtype not in _SCORE_DTYPES:
         raise ValueError(f"expected a score in float32, bfloat16 or float16, found {score.dtype}")
-    flat = score.detach().float().reshape(-1)
-    keys = Keys(flat.view(torch.int32), flat.numel(), seed, index_offset, flat.device)
+    flat = score.detach().reshape(-1)
+    narrow = score.dtype == torch.bfloat16
+    bits = flat.view(torch.int16) if narrow else flat.float().view(torch.int32)
+    keys = Keys(bits, bits.numel(), seed, index_offset, bits.device)
     first = _total(backend.histogram(keys, 0, Threshold()), keys, shard)
     if first[_INFINITY_DIGIT:].any():
         _refuse_invalid(score, shard)
@@ -161,7 +163,7 @@ def _selected(
             return first
         return _total(backend.histogram(keys, digit, threshold), keys, shard)
 
-    threshold = find_threshold(histogram, count, SCORE_DIGITS if first is None else 0)
+    threshold = find_threshold(histogram, count, keys.digits)
     return backend.taken(keys, threshold), threshold
 
 

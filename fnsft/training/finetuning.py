@@ -28,7 +28,7 @@ from fnsft.config.stages import MASKED_METHODS, TrainSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.masker import GradientMasker
-from fnsft.masks.policies import Collab
+from fnsft.masks.policies import Collab, PackedMask
 from fnsft.training import drawn_masks
 from fnsft.training.arguments import lora_config, trainer_arguments
 from fnsft.training.completion_loss import completion_loss
@@ -188,7 +188,7 @@ def drawn(
     files: RunFiles,
     processes: Processes,
     matrices: Sequence[MLPMatrix],
-) -> list[torch.Tensor]:
+) -> list[PackedMask]:
     """Return Child-Tuning-D's masks: of the untouched model, or those of the interrupted run."""
     if files.resume_from is not None:
         return drawn_masks.read_masks(files.checkpoints, matrices)

@@ -25,6 +25,7 @@ from fnsft.masks.policies import (
     HalfFineTuning,
     Highest,
     Network,
+    PackedMask,
     Policy,
     Random,
     draw_matrices,
@@ -34,7 +35,7 @@ from fnsft.masks.telemetry import Telemetry
 
 Graph = CollaborationGraph | DenseGraph | Clusters  # what neighbours are read from
 Structure = Graph | list[np.ndarray]  # or a network: for each layer a bool vector [N]
-Draw = Callable[[Sequence[MLPMatrix]], list[torch.Tensor]]  # masks of child-tuning-d
+Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks of child-tuning-d
 
 
 def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
@@ -80,7 +81,9 @@ def build_policy(
             assert structure is not None and not isinstance(structure, list)
             on_device = [part.to(device) for part in build_affinities(settings, structure)]
             return Collab(settings.fraction, settings.seed, settings.lam, on_device)
-    return Highest(settings.fraction, settings.seed)
+        case "highest" | "gmt":
+            return Highest(settings.fraction, settings.seed)
+    raise AssertionError(f"method {settings.method!r} has no policy; see docs/adding-a-method.md")
 
 
 def trained_neurons(settings: TrainSettings, structure: Structure | None) -> list[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from fnsft.masks.policies.collab import Collab
 from fnsft.masks.policies.contract import MatrixStep, Policy
-from fnsft.masks.policies.fixed import Fixed
+from fnsft.masks.policies.fixed import Fixed, PackedMask
 from fnsft.masks.policies.hft import HalfFineTuning, draw_matrices
 from fnsft.masks.policies.highest import Highest
 from fnsft.masks.policies.network import Network
@@ -15,6 +15,7 @@ __all__ = [
     "Highest",
     "MatrixStep",
     "Network",
+    "PackedMask",
     "Policy",
     "Random",
     "draw_matrices",
