@@ -50,7 +50,7 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--steps", type=int, default=2, help="training steps of each kind")
     print(json.dumps(measure(parser.parse_args())))
 
@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "rows": rows,
         "columns": columns,
         "threads_of_the_step": threads,
-        **{name: float(f"{value:.4g}") for name, value in found.items()},
+        **{name: float(f"{value:.5g}") for name, value in found.items()},
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
     }
 

@@ -22,7 +22,7 @@ def zero_outside(matrices: Sequence[MaskedMatrix], trained: Sequence[torch.Tenso
     matrices
         Of :func:`fnsft.architectures.adapter_matrices`, before they are sharded.
     trained
-        For each layer a bool vector [N] on the parameters' device.
+        For each layer a bool vector [N].
 
     Raises
     ------
@@ -31,8 +31,8 @@ def zero_outside(matrices: Sequence[MaskedMatrix], trained: Sequence[torch.Tenso
         that was trained with the same neurons stays as it is.
     """
     for matrix in matrices:
-        outside = torch.nonzero(~trained[matrix.layer]).flatten()
         part = matrix.view(matrix.parameter)
+        outside = torch.nonzero(~trained[matrix.layer]).flatten().to(part.device)
         if matrix.role != "down" and part[outside].any():
             raise InputError(
                 f"{matrix.name}: expected zeros in neurons that are not trained, found other "

@@ -18,6 +18,8 @@ from fnsft.masks.selection import Selection
 from fnsft.masks.shards import MaskedMatrix, Shard, local, local_part, shard_of
 from fnsft.masks.telemetry import Telemetry
 
+CHUNK_ENTRIES = 1 << 17
+
 
 class GradientMasker:
     """Masks matrices by a policy; under FSDP2 each process masks the rows that it holds.
@@ -69,7 +71,7 @@ class GradientMasker:
         """Multiply the gradients by their masks, in place, and divide them by ``rescale``."""
         for matrix, shard in zip(self.matrices, self.shards, strict=True):
             gradient = _gradient(matrix)
-            gradient.mul_(self._select(matrix, shard, gradient, step).mask)
+            _multiply(gradient, self._select(matrix, shard, gradient, step).mask)
             if self.rescale is not None:
                 gradient.div_(self.rescale)
 
@@ -132,6 +134,17 @@ class StepMasks:
         for matrix, part in parts:
             local_part(matrix, mask).copy_(part)
         return mask
+
+
+def _multiply(gradient: torch.Tensor, mask: torch.Tensor) -> None:
+    """Multiply a gradient [r, C] by a bool mask, in place.
+
+    By some rows at a time and as bytes: torch widens a mask to the gradient's dtype first, which
+    takes eight times as long when the copy leaves the cache.
+    """
+    rows = max(1, CHUNK_ENTRIES // max(1, gradient.shape[1]))
+    for part, kept in zip(gradient.split(rows), mask.split(rows), strict=True):
+        part.mul_(kept.view(torch.uint8))
 
 
 def _gradient(matrix: MaskedMatrix) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
@@ -84,17 +85,7 @@ def fine_tune(
     )
     model = AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
     structure = structure_of(model, files, graph)
-    choose_trainable(model, settings)
-    with_adapters = settings.method == "lora" or settings.adapters
-    trainer = MaskedTrainer(
-        settings=settings,
-        model=model,
-        args=trainer_arguments(settings, files.checkpoints, processes),
-        train_dataset=as_dataset(train.samples),
-        processing_class=tokenizer,
-        peft_config=lora_config(settings, model) if with_adapters else None,
-    )
-    only_a_bar(trainer)
+    trainer = make_trainer(model, tokenizer, train.samples, settings, files, processes)
     if settings.adapters:
         trained = trained_neurons(settings, structure)
         zero_outside(masked_matrices(trainer.model, settings), trained)
@@ -119,6 +110,29 @@ def fine_tune(
         stage.note(isolated_neurons=[affinity.isolated for affinity in affinities])
     write_run(files, trainer.masker, record, processes)
     return record
+
+
+def make_trainer(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Encoded],
+    settings: TrainSettings,
+    files: RunFiles,
+    processes: Processes,
+) -> MaskedTrainer:
+    """Freeze what the method does not train, add its adapters, and return the trainer."""
+    choose_trainable(model, settings)
+    with_adapters = settings.method == "lora" or settings.adapters
+    trainer = MaskedTrainer(
+        settings=settings,
+        model=model,
+        args=trainer_arguments(settings, files.checkpoints, processes),
+        train_dataset=as_dataset(samples),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings, model) if with_adapters else None,
+    )
+    only_a_bar(trainer)
+    return trainer
 
 
 def structure_of(model: torch.nn.Module, files: RunFiles, graph: Graph | None) -> Structure | None:
