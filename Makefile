@@ -34,7 +34,7 @@ test: $(ENV)/.test ## run the tests, in at most ten minutes
 	$(RUN) pytest -m "not slow"
 
 test-unit: $(ENV)/.test ## run the unit tests alone, in at most two minutes
-	$(RUN) pytest -m "not slow and not workflow"
+	$(RUN) pytest -m "not slow and not workflow and not processes"
 
 test-all: $(ENV)/.dev ## run every test
 	$(RUN) pytest

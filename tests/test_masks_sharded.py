@@ -13,6 +13,7 @@ from sharded_worker import NEURONS, STEPS, WIDTH, cases, policies
 
 from fnsft.masks.masker import GradientMasker
 
+pytestmark = pytest.mark.processes
 WORKER = Path(__file__).with_name("sharded_worker.py")
 
 

@@ -119,6 +119,7 @@ def assert_alike(whole: Path, resumed: Path) -> None:
         assert all(torch.equal(updates[0][key], updates[1][key]) for key in updates[0])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(
     tiny_model_dir: Path, data: Path, tmp_path: Path, seed: int

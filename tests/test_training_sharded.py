@@ -14,10 +14,11 @@ from test_resume import assert_alike
 
 from fnsft.artifacts.training import read_training
 
+pytestmark = pytest.mark.processes
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 WITH_FSDP = Path(__file__).with_name("sharded_train.py")
 COLLAB = {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5, "max_grad_norm": 0.5}
-RUN = COLLAB | {"epochs": 7, "telemetry_steps": 3, "learning_rate": 3e-4}
+RUN = COLLAB | {"epochs": 7, "telemetry_steps": 3, "learning_rate": 3e-4, "micro_batch_size": 1}
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,11 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         "(default: beside the output)",
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="GPUs that share the run (default 1)"
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes, one a GPU, that share the run (default 1)",
     )
     parser.add_argument("--model-name", help="the model's name in tables (default: its folder's)")
     parser.add_argument("--task", help="the task's name in tables (default: the data folder's)")
