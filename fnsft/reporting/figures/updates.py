@@ -174,7 +174,7 @@ def _draw_scale(
     figure: Figure, axes: np.ndarray, image: AxesImage, panels: Sequence[Panel]
 ) -> None:
     """Draw the colour bar, with a line at the uniform share of every panel."""
-    words = "share of a neuron's\nweights that could change"
+    words = "share of a\nneuron's weights\nthat could change"
     shrink = min(1, 2 / len(axes))
     bar = figure.colorbar(image, ax=axes, label=words, shrink=shrink, aspect=25, pad=0.02)
     for level in {round(float(panel.uniform.mean()), 3) for panel in panels}:
