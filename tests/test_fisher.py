@@ -45,6 +45,8 @@ def test_fisher_information_sums_the_squares_of_every_sample_s_gradient(
 ) -> None:
     model, matrices, samples = loaded
     model.train()
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5  # which it must not see
     found = summed_squares(model, matrices, samples)
     expected = fisher(tiny_model_dir, data)
     for matrix, information in zip(matrices, found, strict=True):

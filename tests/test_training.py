@@ -334,6 +334,16 @@ def test_a_divergent_run_is_named(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_gradient_that_is_not_finite_is_refused_before_the_optimizer_sees_it(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a mask too, and long before the validation at the epoch's end."""
+    settings = {"learning_rate": 1e30, "validations": 1, "schedule": "constant"}
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings) == 2
+    assert "step 1: expected a finite gradient, found one of norm nan" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
