@@ -1,4 +1,4 @@
-"""Diagonal Fisher information (Xu et al. 2021, Eq. 6), by which Child-Tuning-D draws its mask.
+"""Diagonal Fisher information (Xu et al. 2021), by which Child-Tuning-D draws its mask.
 
     F(w) = 1/|D| · Σ_{(x, y) in D} (∂ log p(y | x) / ∂w)²
 

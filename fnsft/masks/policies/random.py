@@ -10,7 +10,7 @@ from fnsft.masks.selection import Selection
 
 @dataclass(frozen=True)
 class Random:
-    """Child-Tuning-F (Xu et al. 2021, Eq. 3, there drawn by coin), with an exact count."""
+    """Child-Tuning-F (Xu et al. 2021; there drawn entry by entry), with an exact count."""
 
     fraction: float
     seed: int
