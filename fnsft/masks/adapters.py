@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
+from fnsft.architectures import MLPMatrix
 from fnsft.errors import InputError
-from fnsft.masks.shards import MaskedMatrix
 
 
 @torch.no_grad()
-def zero_outside(matrices: Sequence[MaskedMatrix], trained: Sequence[torch.Tensor]) -> None:
+def zero_outside(matrices: Sequence[MLPMatrix], trained: Sequence[torch.Tensor]) -> None:
     """Set a new adapter's parameters of the neurons that are not trained to zero.
 
     LoRA starts with B = 0 and a random A. B of down is shared by all neurons: once it moves,

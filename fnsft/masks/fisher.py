@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from fnsft.architectures import MLPMatrix
 from fnsft.data.tokens import Encoded
 from fnsft.masks.gradients import accumulate_gradients
-from fnsft.masks.shards import MaskedMatrix, local_part
+from fnsft.masks.shards import local_part
 
 
 def summed_squares(
-    model: torch.nn.Module, matrices: Sequence[MaskedMatrix], samples: Iterable[Encoded]
+    model: torch.nn.Module, matrices: Sequence[MLPMatrix], samples: Iterable[Encoded]
 ) -> list[torch.Tensor]:
     """Return |D|·F, float32, of what this process holds of each matrix.
 

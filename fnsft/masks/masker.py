@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch.nn import Parameter
 
+from fnsft.architectures import MLPMatrix
 from fnsft.errors import InputError
 from fnsft.masks.policies import MatrixStep, Policy
 from fnsft.masks.selection import Selection
-from fnsft.masks.shards import MaskedMatrix, Shard, local, local_part, shard_of
+from fnsft.masks.shards import Shard, local, local_part, shard_of
 from fnsft.masks.telemetry import Telemetry
 
 CHUNK_ENTRIES = 1 << 17
@@ -38,7 +39,7 @@ class GradientMasker:
 
     def __init__(
         self,
-        matrices: Sequence[MaskedMatrix],
+        matrices: Sequence[MLPMatrix],
         policy: Policy,
         rescale: float | None = None,
         telemetry: Telemetry | None = None,
@@ -85,7 +86,7 @@ class GradientMasker:
         return StepMasks(self, step, of_parameter)
 
     def _select(
-        self, matrix: MaskedMatrix, shard: Shard, gradient: torch.Tensor, step: int
+        self, matrix: MLPMatrix, shard: Shard, gradient: torch.Tensor, step: int
     ) -> Selection:
         weights = local_part(matrix, matrix.parameter.detach())
         at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
@@ -114,7 +115,7 @@ class StepMasks:
 
     masker: GradientMasker
     step: int
-    of_parameter: dict[Parameter, list[tuple[MaskedMatrix, Shard]]]
+    of_parameter: dict[Parameter, list[tuple[MLPMatrix, Shard]]]
 
     def get(self, parameter: Parameter) -> torch.Tensor | None:
         """Return the mask of what this process holds of a parameter, or None for one without.
@@ -147,7 +148,7 @@ def _multiply(gradient: torch.Tensor, mask: torch.Tensor) -> None:
         part.mul_(kept.view(torch.uint8))
 
 
-def _gradient(matrix: MaskedMatrix) -> torch.Tensor:
+def _gradient(matrix: MLPMatrix) -> torch.Tensor:
     """Return what this process holds of the matrix's gradient."""
     if matrix.parameter.grad is None:
         raise ValueError(

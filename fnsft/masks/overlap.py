@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from fnsft.architectures import MLPMatrix
 from fnsft.data.tokens import Encoded
 from fnsft.masks.gradients import accumulate_gradients
 from fnsft.masks.policies import MatrixStep, Policy
-from fnsft.masks.shards import MaskedMatrix
 
 
 def compare_policies(
     model: torch.nn.Module,
-    matrices: Sequence[MaskedMatrix],
+    matrices: Sequence[MLPMatrix],
     policies: Mapping[str, Policy],
     batches: Iterable[Sequence[Encoded]],
 ) -> list[dict[str, list[float]]]:

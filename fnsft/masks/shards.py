@@ -7,54 +7,18 @@ many rows of one of them and none of the other. A matrix that is not sharded is 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from torch.nn import Parameter
 
 from fnsft.errors import InputError
 
-
-class MaskedMatrix(Protocol):
-    """One matrix [N, d] or [d, N] of a parameter; a fused gate_up parameter holds two."""
-
-    @property
-    def name(self) -> str:
-        """Name of the matrix, for messages."""
-
-    @property
-    def role(self) -> str:
-        """What it is in its layer: gate, up or down."""
-
-    @property
-    def layer(self) -> int:
-        """Its decoder block, from 0."""
-
-    @property
-    def index(self) -> int:
-        """Its number among the run's masked matrices."""
-
-    @property
-    def neuron_axis(self) -> int:
-        """The axis along which its neurons lie, 0 or 1."""
-
-    @property
-    def d_mlp(self) -> int:
-        """Its neurons, N."""
-
-    @property
-    def offset(self) -> int:
-        """Where its neurons begin along that axis of the parameter."""
-
-    @property
-    def parameter(self) -> Parameter:
-        """The parameter that holds it."""
-
-    def view(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return this matrix's part, a view, of a tensor of the parameter's shape."""
+if TYPE_CHECKING:
+    # Importing it takes transformers with it, which selecting entries does not need.
+    from fnsft.architectures import MLPMatrix
 
 
 @dataclass(frozen=True)
@@ -153,7 +117,7 @@ class Shard:
         return received
 
 
-def shard_of(matrix: MaskedMatrix) -> Shard:
+def shard_of(matrix: "MLPMatrix") -> Shard:
     """Return which rows of a matrix lie in this process.
 
     Raises
@@ -181,13 +145,13 @@ def shard_of(matrix: MaskedMatrix) -> Shard:
         )
     mesh, axis = parameter.device_mesh, sharded[0]
     processes = mesh.size(axis)
-    chunk = -(-n_rows // processes)  # as torch.chunk cuts
+    chunk = _chunk_rows(n_rows, processes)
     cuts = [min(chunk * process, n_rows) for process in range(processes + 1)]
     starts = tuple(min(max(cut, first), stop) - first for cut in cuts)
     return Shard(shape, starts, mesh.get_local_rank(axis), mesh.get_group(axis))
 
 
-def local_part(matrix: MaskedMatrix, tensor: torch.Tensor) -> torch.Tensor:
+def local_part(matrix: "MLPMatrix", tensor: torch.Tensor) -> torch.Tensor:
     """Return what this process holds of the matrix, sharing memory, [r, C].
 
     ``tensor`` is the matrix's parameter, its gradient, or what this process holds of them.
@@ -195,9 +159,14 @@ def local_part(matrix: MaskedMatrix, tensor: torch.Tensor) -> torch.Tensor:
     shard, here = shard_of(matrix), local(tensor)
     if shard.group is None or matrix.neuron_axis == 1:
         return matrix.view(here)
-    chunk = -(-matrix.parameter.shape[0] // (len(shard.starts) - 1))
+    chunk = _chunk_rows(matrix.parameter.shape[0], len(shard.starts) - 1)
     first = max(matrix.offset - chunk * shard.rank, 0)
     return here[first : first + shard.rows.stop - shard.rows.start]
+
+
+def _chunk_rows(n_rows: int, processes: int) -> int:
+    """Return the rows of all processes but the last ones, as torch.chunk cuts."""
+    return -(-n_rows // processes)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from fnsft.architectures import MLPMatrix
 from fnsft.artifacts.telemetry import MaskRecord, read_masks, write_masks
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.masks.hashing import hash_of_indices, mixed_seed
 from fnsft.masks.selection import Selection
-from fnsft.masks.shards import MaskedMatrix, Shard, local
+from fnsft.masks.shards import Shard, local
 
 BLOCK = 1024
 SAMPLE_SEED = 0  # not the run's, so that runs are looked at in the same places
@@ -77,7 +78,7 @@ class Telemetry:
 
     def __init__(
         self,
-        matrices: Sequence[MaskedMatrix],
+        matrices: Sequence[MLPMatrix],
         shards: Sequence[Shard],
         every: int,
         lam: float | None,

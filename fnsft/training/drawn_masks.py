@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from fnsft.architectures import MLPMatrix
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.data.tokens import Encoded
 from fnsft.masks.fisher import summed_squares
 from fnsft.masks.policies import MatrixStep, PackedMask
-from fnsft.masks.shards import MaskedMatrix, local, shard_of
+from fnsft.masks.shards import local, shard_of
 
 KIND, SCHEMA = "drawn-masks", 1
 FILE_NAME = "drawn_masks.safetensors"
@@ -18,7 +19,7 @@ FILE_NAME = "drawn_masks.safetensors"
 
 def draw_masks(
     model: torch.nn.Module,
-    matrices: Sequence[MaskedMatrix],
+    matrices: Sequence[MLPMatrix],
     samples: Sequence[Encoded],
     fraction: float,
     seed: int,
@@ -35,7 +36,7 @@ def draw_masks(
 
 
 def write_masks(
-    folder: Path, matrices: Sequence[MaskedMatrix], masks: Sequence[PackedMask], main: bool
+    folder: Path, matrices: Sequence[MLPMatrix], masks: Sequence[PackedMask], main: bool
 ) -> None:
     """Write whole masks, a bit an entry. All processes call it; the ``main`` one writes."""
     packed = {}
@@ -47,7 +48,7 @@ def write_masks(
         write_tensors(folder / FILE_NAME, Header(KIND, SCHEMA, "run"), packed)
 
 
-def read_masks(folder: Path, matrices: Sequence[MaskedMatrix]) -> list[PackedMask]:
+def read_masks(folder: Path, matrices: Sequence[MLPMatrix]) -> list[PackedMask]:
     """Read, of what this process holds, the masks of an interrupted run."""
     _, packed = read_tensors(folder / FILE_NAME, KIND, SCHEMA)
     masks = []

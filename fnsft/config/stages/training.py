@@ -1,32 +1,15 @@
 """Settings of fine-tuning and evaluation."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
-Method = Literal[
-    "sft",
-    "lora",
-    "projections-only",
-    "random",
-    "child-tuning-d",
-    "hft",
-    "highest",
-    "gmt",
-    "collab",
-    "network",
-]
 # Methods with a share p of each matrix (hft: of the matrices), and all that have masks.
-FRACTION_METHODS: tuple[str, ...] = (
-    "random",
-    "child-tuning-d",
-    "hft",
-    "highest",
-    "gmt",
-    "collab",
-)
+FractionMethod = Literal["random", "child-tuning-d", "hft", "highest", "gmt", "collab"]
+Method = Literal["sft", "lora", "projections-only", FractionMethod, "network"]
+FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 MASKED_METHODS: tuple[str, ...] = (*FRACTION_METHODS, "network")
 Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
