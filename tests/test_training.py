@@ -16,12 +16,12 @@ from fnsft.artifacts.clusters import Clusters, read_clusters, write_clusters
 from fnsft.artifacts.graphs import read_graph
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.training import read_training
-from fnsft.data.tokens import Encoded, load_split, load_tokenizer
+from fnsft.data.tokens import IGNORED, Encoded, load_split, load_tokenizer
 from fnsft.masks.affinity import shuffled_labels
 from fnsft.masks.gradients import accumulate_gradients
 from fnsft.masks.selection import top_fraction
 from fnsft.training.completion_loss import completion_loss
-from fnsft.training.finetuning import IGNORED, as_dataset
+from fnsft.training.finetuning import as_dataset
 
 
 def test_the_loss_is_on_the_completion_alone() -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+IGNORED = -100  # the label that the loss leaves out
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One tokenised sample; the completion ends with the end of sequence."""
@@ -24,6 +27,11 @@ class Encoded:
     def ids(self) -> tuple[int, ...]:
         """All tokens of the sample."""
         return self.prompt_ids + self.completion_ids
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The tokens that the loss is taken of; IGNORED in place of the prompt's."""
+        return (IGNORED,) * len(self.prompt_ids) + self.completion_ids
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from fnsft.data.tokens import Encoded
+from fnsft.data.tokens import IGNORED, Encoded
 from fnsft.errors import InputError
 
 PASS_SAMPLES = 4  # samples a forward pass, for the memory of their logits
-IGNORED = -100  # the label that the loss leaves out
 
 
 def accumulate_gradients(model: torch.nn.Module, batch: Sequence[Encoded]) -> None:
@@ -34,7 +33,7 @@ def accumulate_gradients(model: torch.nn.Module, batch: Sequence[Encoded]) -> No
         ids = pad_sequence([torch.tensor(sample.ids) for sample in samples], batch_first=True)
         attended = pad_sequence([torch.ones(len(s.ids)) for s in samples], batch_first=True)
         labels = pad_sequence(
-            [torch.tensor([*[IGNORED] * len(s.prompt_ids), *s.completion_ids]) for s in samples],
+            [torch.tensor(sample.labels) for sample in samples],
             batch_first=True,
             padding_value=IGNORED,
         )  # [S, L], as the two above

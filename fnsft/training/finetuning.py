@@ -45,8 +45,6 @@ from fnsft.training.masking import (
 from fnsft.training.processes import Processes
 from fnsft.training.trainer import MaskedTrainer, WhenPrepared
 
-IGNORED = -100  # the label that the loss leaves out
-
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -238,8 +236,8 @@ def as_dataset(samples: Sequence[Encoded]) -> Dataset:
     return Dataset.from_list(
         [
             {
-                "input_ids": [*sample.prompt_ids, *sample.completion_ids],
-                "labels": [*[IGNORED] * len(sample.prompt_ids), *sample.completion_ids],
+                "input_ids": sample.ids,
+                "labels": sample.labels,
             }
             for sample in samples
         ]
