@@ -46,6 +46,29 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "GPTJ": GPT2 | {"rotary_dim": 4},
     "Mpt": MPT,
 }
+E, W = 4, 24  # experts of a layer, and their neurons where they have a width of their own
+MOE = LLAMA | {"num_experts_per_tok": 2}
+# Mixtures of experts; the first layer of the last two is a plain MLP.
+MOE_FAMILIES: dict[str, dict[str, Any]] = {
+    "Mixtral": MOE | {"num_local_experts": E},
+    "Qwen3Moe": MOE
+    | {"head_dim": 8, "num_experts": E, "moe_intermediate_size": W, "mlp_only_layers": [0]},
+    "DeepseekV3": MOE
+    | {
+        "num_key_value_heads": 4,
+        "n_routed_experts": E,
+        "n_group": 2,
+        "topk_group": 1,
+        "n_shared_experts": 2,
+        "moe_intermediate_size": W,
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 8,
+    },
+}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 PREFIX = "base_model.model."  # what peft puts before a model's paths
 IDS = torch.arange(3, 23).view(2, 10)
@@ -53,7 +76,8 @@ IDS = torch.arange(3, 23).view(2, 10)
 
 def model_of(family: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**(FAMILIES[family] | SPECIAL | options))
+    shape = (FAMILIES | MOE_FAMILIES)[family]
+    config = getattr(transformers, f"{family}Config")(**(shape | SPECIAL | options))
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # biases too, which are 0 at first

@@ -7,14 +7,19 @@ GPT-2's ``Conv1D``, whose weight is [in, out], it is the other axis.
 """
 
 from fnsft.architectures.activity import neuron_activity
-from fnsft.architectures.blocks import MLPBlock, mlp_blocks
+from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, mlp_blocks, mlp_layers
 from fnsft.architectures.matrices import MLPMatrix, adapter_matrices, mlp_matrices
+from fnsft.architectures.sites import site_widths, watch_site
 
 __all__ = [
+    "ExpertsBlock",
     "MLPBlock",
     "MLPMatrix",
     "adapter_matrices",
     "mlp_blocks",
+    "mlp_layers",
     "mlp_matrices",
     "neuron_activity",
+    "site_widths",
+    "watch_site",
 ]

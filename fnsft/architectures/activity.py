@@ -1,14 +1,12 @@
-"""What the neurons do in a forward pass, seen through hooks."""
+"""What the neurons do in a forward pass, as the collaboration graph needs it."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fnsft.architectures.blocks import MLPBlock, mlp_blocks
+from fnsft.architectures.sites import watch_site
 from fnsft.errors import InputError
 
 
@@ -25,30 +23,14 @@ def neuron_activity(model: nn.Module, record: Callable[[int, Tensor], None]) -> 
     InputError
         When an activation is NaN, which no comparison would show.
     """
-    handles = []
-    try:
-        for block in mlp_blocks(model):
-            hook = functools.partial(_record, block, record)
-            module = model.get_submodule(block.activation)
-            handles.append(module.register_forward_hook(hook))
+
+    def see(layer: int, values: Tensor) -> None:
+        if torch.isnan(values).any():
+            raise InputError(
+                f"layer {layer} of {type(model).__name__}: expected finite activations, found "
+                "NaN; check the weights, or use float32"
+            )
+        record(layer, values)
+
+    with watch_site(model, "activation", see):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _record(
-    block: MLPBlock,
-    record: Callable[[int, Tensor], None],
-    module: nn.Module,
-    inputs: Any,
-    output: Tensor,
-) -> None:
-    assert output.shape[-1] == block.d_mlp
-    if torch.isnan(output).any():
-        raise InputError(
-            f"layer {block.layer} ({block.activation}): expected finite activations, found NaN; "
-            "check the weights, or use float32"
-        )
-    # OPT flattens batch and positions itself; the others do not.
-    record(block.layer, output.reshape(-1, block.d_mlp))

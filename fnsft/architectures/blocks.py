@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from fnsft.architectures.layouts import LAYOUTS, Layout
+from fnsft.architectures.layouts import EXPERTS, LAYOUTS, SHARED_EXPERTS, Layout
 from fnsft.errors import InputError
 
 
@@ -32,29 +32,79 @@ class MLPBlock:
         return self.gate == self.up
 
 
+@dataclass(frozen=True)
+class ExpertsBlock:
+    """The mixture of experts of layer ``layer`` (from 0), by module paths in the model.
+
+    The module ``experts`` holds ``n_experts`` gated MLPs of ``d_expert`` neurons in two
+    parameters, [n_experts, 2·d_expert, d_model] and [n_experts, d_model, d_expert]; ``shared``
+    is an MLP that every token passes besides, and ``mlp`` the module that adds them all up.
+    """
+
+    layer: int
+    n_experts: int
+    d_expert: int
+    d_model: int
+    mlp: str
+    experts: str
+    shared: MLPBlock | None
+
+    @property
+    def d_routed(self) -> int:
+        """Neurons of all routed experts; expert e has those from e·d_expert on."""
+        return self.n_experts * self.d_expert
+
+
+def mlp_layers(model: nn.Module) -> list[MLPBlock | ExpertsBlock]:
+    """Find the MLP or the experts of every decoder block, with adapters or without.
+
+    Raises
+    ------
+    InputError
+        For an architecture that is not in the table or does not have the expected shapes.
+    """
+    name, decoder = decoder_blocks(model)
+    d_model = _config(model).hidden_size
+    layers = [_layer(f"{name}.{i}", i, block, d_model) for i, block in enumerate(decoder)]
+    dense = [layer.shared if isinstance(layer, ExpertsBlock) else layer for layer in layers]
+    paths = [block.activation for block in dense if block is not None]
+    if len({id(model.get_submodule(path)) for path in paths}) < len(paths):
+        raise InputError(f"{name}: expected an activation module a layer, found a shared one")
+    return layers
+
+
 def mlp_blocks(model: nn.Module) -> list[MLPBlock]:
     """Find the MLP of every decoder block, with adapters or without.
 
     Raises
     ------
     InputError
-        For an architecture that is not in the table or does not have the expected shapes,
-        and for mixtures of experts.
+        As :func:`mlp_layers`, for mixtures of experts, and for MLPs of several widths.
     """
-    name, decoder = _decoder(model)
-    d_model = _config(model).hidden_size
-    blocks = [_block(f"{name}.{i}", i, block, d_model) for i, block in enumerate(decoder)]
+    blocks: list[MLPBlock] = []
+    for layer in mlp_layers(model):
+        if isinstance(layer, ExpertsBlock):
+            raise InputError(
+                f"{layer.mlp}: expected one MLP, found a mixture of experts; networks and masks on "
+                "the forward pass work with experts, graphs and masks on weights do not yet"
+            )
+        blocks.append(layer)
     widths = sorted({block.d_mlp for block in blocks})
     if len(widths) > 1:
-        raise InputError(f"{name}: expected MLPs of one width, found {widths}")
-    if len({id(model.get_submodule(block.activation)) for block in blocks}) < len(blocks):
-        raise InputError(f"{name}: expected an activation module a layer, found a shared one")
+        raise InputError(f"{type(model).__name__}: expected MLPs of one width, found {widths}")
     return blocks
 
 
 def has_adapters(module: nn.Module) -> bool:
     """Tell whether peft wraps a layer here; importing peft to ask its classes takes seconds."""
     return hasattr(module, "base_layer")
+
+
+def unwrapped(module: Any) -> Any:
+    """Return a layer without peft's wrappers; experts have one for each parameter."""
+    while has_adapters(module):
+        module = module.base_layer
+    return module
 
 
 def linear_widths(path: str, module: Any) -> tuple[int, int]:
@@ -71,7 +121,7 @@ def _config(model: nn.Module) -> Any:
     return config.get_text_config()
 
 
-def _decoder(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Find the one list of decoder blocks; lists inside of another one are part of a block."""
     n_layers = _config(model).num_hidden_layers
     lists = {
@@ -88,9 +138,51 @@ def _decoder(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return outer[0], lists[outer[0]]
 
 
-def _block(prefix: str, layer: int, block: nn.Module, d_model: int) -> MLPBlock:
+def _layer(prefix: str, layer: int, block: nn.Module, d_model: int) -> MLPBlock | ExpertsBlock:
     modules = _modules(block)
-    layout = _layout(prefix, modules)
+    if EXPERTS in modules:
+        return _experts(prefix, layer, modules, d_model)
+    return _block(prefix, layer, modules, _layout(prefix, modules), d_model)
+
+
+def _experts(prefix: str, layer: int, modules: dict[str, nn.Module], d_model: int) -> ExpertsBlock:
+    experts: Any = modules[EXPERTS]
+    weights = [getattr(experts, name, None) for name in ("gate_up_proj", "down_proj")]
+    shapes = [tuple(getattr(weight, "shape", ())) for weight in weights]
+    n_experts, _, d_expert = shapes[1] if len(shapes[1]) == 3 else (0, 0, 0)
+    plain = (
+        getattr(experts, "is_concatenated", False)
+        and not experts.has_bias
+        and not experts.has_post_expert_norm
+        and type(experts)._apply_gate.__name__ == "_default_apply_gate"
+        and all(weight.is_floating_point() for weight in weights if weight is not None)
+    )
+    expected = [(n_experts, 2 * d_expert, d_model), (n_experts, d_model, d_expert)]
+    if not n_experts or not plain or shapes != expected:
+        raise InputError(
+            f"{prefix}.{EXPERTS}: expected experts down(act(gate x)·up x) without biases, in "
+            f"floating-point gate_up_proj [n, 2·w, {d_model}] and down_proj [n, {d_model}, w], "
+            f"found {type(experts).__name__} {shapes}; add them to fnsft.architectures.experts"
+        )
+    shared = None
+    if set(SHARED_EXPERTS.paths) <= set(modules):
+        shared = _block(prefix, layer, modules, SHARED_EXPERTS, d_model)
+    else:
+        _require_alone(prefix, modules, [])
+    return ExpertsBlock(
+        layer=layer,
+        n_experts=n_experts,
+        d_expert=d_expert,
+        d_model=d_model,
+        mlp=f"{prefix}.{EXPERTS.rpartition('.')[0]}",
+        experts=f"{prefix}.{EXPERTS}",
+        shared=shared,
+    )
+
+
+def _block(
+    prefix: str, layer: int, modules: dict[str, nn.Module], layout: Layout, d_model: int
+) -> MLPBlock:
     activations = [path for path in layout.activations if path in modules]
     if len(activations) != 1:
         raise InputError(
@@ -114,9 +206,7 @@ def _modules(block: nn.Module) -> dict[str, nn.Module]:
     modules: dict[str, Any] = dict(block.named_modules())
     wrappers = tuple(f"{path}." for path, module in modules.items() if has_adapters(module))
     return {
-        path: getattr(module, "base_layer", module)
-        for path, module in modules.items()
-        if not path.startswith(wrappers)
+        path: unwrapped(module) for path, module in modules.items() if not path.startswith(wrappers)
     }
 
 
@@ -125,8 +215,8 @@ def _layout(prefix: str, modules: dict[str, nn.Module]) -> Layout:
     experts = [path for path in modules if "expert" in path]
     if experts:
         raise InputError(
-            f"{prefix}: expected one MLP, found a mixture of experts ({experts[0]}), "
-            "which is not supported"
+            f"{prefix}: expected one MLP, or experts in {EXPERTS}, found {experts[0]}; add the "
+            "family to fnsft.architectures.layouts and fnsft.architectures.experts"
         )
     for layout in LAYOUTS:
         if set(layout.paths) <= set(modules):
@@ -141,11 +231,7 @@ def _layout(prefix: str, modules: dict[str, nn.Module]) -> Layout:
 
 def _checked_width(prefix: str, layout: Layout, modules: dict[str, nn.Module], d_model: int) -> int:
     """Return ``d_mlp`` once the projections fit each other and there are no further ones."""
-    for path, module in modules.items():
-        linear = isinstance(module, (nn.Linear, Conv1D))
-        if linear and path.startswith(("mlp.", "ffn.")) and path not in layout.paths:
-            # For example a gate of another name, which would pass for a plain MLP.
-            raise InputError(f"{prefix}: expected {', '.join(layout.paths)} alone, found {path}")
+    _require_alone(prefix, modules, layout.paths)
     d_mlp, _ = linear_widths(f"{prefix}.{layout.down}", modules[layout.down])
     up_width = 2 * d_mlp if layout.gate == layout.up else d_mlp
     for path in layout.paths:
@@ -154,3 +240,12 @@ def _checked_width(prefix: str, layout: Layout, modules: dict[str, nn.Module], d
         if found != expected:
             raise InputError(f"{prefix}.{path}: expected widths in, out {expected}, found {found}")
     return d_mlp
+
+
+def _require_alone(prefix: str, modules: dict[str, nn.Module], paths: list[str]) -> None:
+    """Refuse linear layers besides these; a gate of another name would pass for a plain MLP."""
+    for path, module in modules.items():
+        linear = isinstance(module, (nn.Linear, Conv1D))
+        if linear and path.startswith(("mlp.", "ffn.")) and path not in paths:
+            expected = ", ".join(paths) or EXPERTS
+            raise InputError(f"{prefix}: expected {expected} alone, found {path}")

@@ -45,3 +45,10 @@ LAYOUTS = (
     # MPT
     Layout(None, "ffn.up_proj", "ffn.down_proj"),
 )
+
+# Mixtral, Qwen 3 MoE, DeepSeek V3: the module that holds all routed experts, and the MLP that
+# DeepSeek has besides. Experts of another shape need a function in fnsft.architectures.experts.
+EXPERTS = "mlp.experts"
+SHARED_EXPERTS = Layout(
+    "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"
+)

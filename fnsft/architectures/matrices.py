@@ -1,4 +1,4 @@
-"""The matrices whose entries belong to neurons: the MLP's weights, or those of its adapters."""
+"""The parameters whose entries belong to neurons: the MLP's weights, or those of its adapters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class MLPMatrix:
 
     ``name`` is the parameter's, with ``[gate]`` or ``[up]`` behind it for a half. ``index``
     counts the model's matrices. The matrix holds ``d_mlp`` neurons along ``neuron_axis``,
-    from ``offset`` on.
+    from ``offset`` on. A bias [N] is a matrix [N, 1].
     """
 
     name: str
@@ -33,7 +33,8 @@ class MLPMatrix:
 
     def view(self, tensor: Tensor) -> Tensor:
         """Return this matrix's part, sharing memory, of a tensor shaped like the parameter."""
-        return tensor.narrow(self.neuron_axis, self.offset, self.d_mlp)
+        whole = tensor[:, None] if tensor.ndim == 1 else tensor
+        return whole.narrow(self.neuron_axis, self.offset, self.d_mlp)
 
 
 def mlp_matrices(model: nn.Module) -> list[MLPMatrix]:
@@ -47,10 +48,24 @@ def mlp_matrices(model: nn.Module) -> list[MLPMatrix]:
     """
     matrices: list[MLPMatrix] = []
     for block, role, path in _projections(model):
-        parameter, transposed = _weight(path, model.get_submodule(path))
+        parameter, transposed = plain_weight(path, model.get_submodule(path))
         axis = int((role == "down") != transposed)
         matrices.append(_matrix(len(matrices), block, role, axis, f"{path}.weight", parameter))
     return matrices
+
+
+def mlp_biases(model: nn.Module) -> list[MLPMatrix]:
+    """List the biases of gate and up, whose indices follow those of :func:`mlp_matrices`.
+
+    Down's bias is no neuron's.
+    """
+    biases: list[MLPMatrix] = []
+    first = len(mlp_matrices(model))
+    for block, role, path in _projections(model):
+        bias = getattr(model.get_submodule(path), "bias", None)
+        if role != "down" and bias is not None:
+            biases.append(_matrix(first + len(biases), block, role, 0, f"{path}.bias", bias))
+    return biases
 
 
 def adapter_matrices(model: nn.Module, adapter: str = "default") -> list[MLPMatrix]:
@@ -89,7 +104,7 @@ def _projections(model: nn.Module) -> Iterator[tuple[MLPBlock, Role, str]]:
                 yield block, role, path
 
 
-def _weight(path: str, module: Any) -> tuple[nn.Parameter, bool]:
+def plain_weight(path: str, module: Any) -> tuple[nn.Parameter, bool]:
     """Return the weight of a linear layer and whether it is [in, out]."""
     if has_adapters(module):
         raise InputError(
