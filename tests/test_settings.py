@@ -8,6 +8,7 @@ import pytest
 from fnsft.cli.flags import add_settings, read_settings
 from fnsft.cli.main import STAGES
 from fnsft.config import stages
+from fnsft.config.layer_ranges import parse_layers
 from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import PrepareSettings, ProjectSettings, TableSettings, TrainSettings
 from fnsft.errors import InputError
@@ -80,3 +81,86 @@ def test_a_wrong_value_is_named_with_what_was_expected(arguments: dict, message:
 
 def test_a_number_that_yaml_read_as_a_text_is_cast() -> None:
     assert TrainSettings(learning_rate="1e-4").learning_rate == 1e-4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("0:4,7", (0, 1, 2, 3, 7)),
+        ("", tuple(range(9))),
+        ("7:", (7, 8)),
+        (":2", (0, 1)),
+        (" 3, 1 ", (1, 3)),
+        ("2:4,3", (2, 3)),
+    ],
+)
+def test_layers_are_named_as_slices_are(text: str, layers: tuple[int, ...]) -> None:
+    assert parse_layers(text, n_layers=9) == layers
+
+
+@pytest.mark.parametrize("text", [",", "x", "1::2", "3:1", "3:3", "-1", "1,,2", "9", "4:10"])
+def test_layers_that_there_are_not_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected layers (such as 0:4,7|0 to 8)"):
+        parse_layers(text, n_layers=9)
+
+
+def train_settings(**given: object) -> TrainSettings:
+    return TrainSettings.from_mapping(given, "methods.x")
+
+
+def test_what_depends_on_the_mask_mode_is_resolved() -> None:
+    chosen = [
+        (settings.mask_mode, settings.applies_to, settings.unmasked, settings.masked)
+        for settings in (
+            train_settings(),
+            train_settings(mask_mode="key"),
+            train_settings(mask_mode="complement"),
+            train_settings(mask_mode="train-only"),
+            train_settings(mask_mode="freeze", method="lora"),
+            train_settings(method="hft", fraction=0.5),
+        )
+    ]
+    assert chosen == [
+        (None, "gradient", "train", False),
+        ("lesion", "gradient", "train", False),
+        ("preserve", "gradient", "train", False),
+        ("train-only", "update", "freeze", True),
+        ("freeze", "update", "train", True),
+        (None, "update", "train", True),
+    ]
+
+
+def test_resolved_settings_are_flags_that_parse_back_to_them() -> None:
+    settings = train_settings(mask_mode="key", component_ids=[2, 0], unmasked="freeze")
+    assert parsed(TrainSettings, settings.flags()) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"straight_through": True}, "straight_through: is about networks; give mask_mode too"),
+        ({"mask_layers": "0:2"}, "mask_layers: is about networks"),
+        ({"mask_mode": "freeze", "straight_through": True}, "use mask_mode lesion or preserve"),
+        ({"mask_mode": "lesion", "unfreeze": ["1"]}, "use mask_mode train-only"),
+        ({"mask_mode": "lesion", "component_ids": []}, "expected networks, each once"),
+        ({"mask_mode": "lesion", "component_ids": [1, 1]}, "expected networks, each once"),
+        ({"mask_mode": "freeze", "applies_to": "gradient"}, "which only 'update' does"),
+        (
+            {"mask_mode": "freeze", "method": "highest", "fraction": 0.5},
+            "method 'highest' has its own; use method sft or lora",
+        ),
+        ({"mask_mode": "train-only", "unfreeze": ["1,x"]}, "such as 1,2, found '1,x'"),
+        ({"mask_mode": "train-only", "unfreeze": ["1", "1"]}, "do not train yet"),
+        ({"mask_mode": "train-only", "unfreeze": ["0"]}, "do not train yet"),
+        ({"mask_mode": "train-only", "unfreeze": ["1", "2", "3"]}, "at most 2 lists for 3 epochs"),
+        ({"quantise": "nf4"}, "packed weights cannot be trained"),
+    ],
+)
+def test_network_settings_that_make_no_sense_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_settings(**given)
+
+
+def test_networks_join_by_epoch() -> None:
+    settings = train_settings(mask_mode="train-only", unfreeze=["3", "1,2"])
+    assert settings.unfreezing() == [(3,), (1, 2)]

@@ -46,7 +46,7 @@ def _help(field: dataclasses.Field[Any], kind: FieldType) -> str:
         remarks.append(range_text(limits))
     if field.default is dataclasses.MISSING:
         remarks.append("required")
-    elif field.default is not None and not kind.many:
+    elif field.default not in (None, "") and not kind.many:
         default = field.default
         if kind.base is bool:
             default = "on" if default else "off"

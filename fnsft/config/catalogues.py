@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from fnsft.config.settings import Settings, setting
-from fnsft.config.stages import FigureKind
+from fnsft.config.stages import FigureKind, TableKind
 from fnsft.errors import InputError
 
 
@@ -49,22 +49,35 @@ class TaskEntry(Settings):
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """What a method's name stands for: its training settings and the graph that it reads."""
+    """What a method's name stands for: its training settings, and what masks are made from."""
 
     settings: dict[str, Any]
     graph: str | None = None
+    networks: str | None = None
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any], where: str) -> Self:
-        """Split an entry of the configuration into training settings and the graph's name."""
-        settings = {key: value for key, value in mapping.items() if key != "graph"}
-        graph = mapping.get("graph")
+        """Split an entry into training settings and the names of its graph or networks."""
+        settings = {k: v for k, v in mapping.items() if k not in ("graph", "networks")}
+        graph, networks = mapping.get("graph"), mapping.get("networks")
         if (graph is not None) != (settings.get("method") == "collab"):
             raise InputError(
                 f"{where}: graph: needed if method is 'collab' alone, found {graph!r} "
                 f"with method {settings.get('method')!r}"
             )
-        return cls(settings, graph)
+        if (networks is not None) != (settings.get("mask_mode") is not None):
+            raise InputError(
+                f"{where}: networks: needed with a mask_mode alone, found {networks!r} "
+                f"with mask_mode {settings.get('mask_mode')!r}"
+            )
+        return cls(settings, graph, networks)
+
+
+@dataclass(frozen=True)
+class NetworksEntry(Settings):
+    """What networks are found from, beside the task at hand."""
+
+    also: tuple[str, ...] = setting((), "further tasks, whose networks are found together with its")
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,8 @@ class Selection(Settings):
 class TableEntry(Settings):
     """A table: what it measures and, where it differs from ``run``, what it covers."""
 
+    kind: TableKind = setting("methods", "what the table shows")
+    networks: str = setting("ica", "networks that are lesioned (kind networks)")
     title: str = setting("", "first sentence of the caption")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
@@ -95,6 +110,7 @@ class FigureEntry(Settings):
 
     kind: FigureKind = setting("perplexity", "what is drawn")
     graph: str = setting("paper", "graph that is looked at (all kinds but those of runs)")
+    networks: str = setting("ica", "networks that are looked at")
     ks: tuple[int, ...] = setting((), "sweep: numbers of neighbours to train with")
     betas: tuple[float, ...] = setting(
         (), "sweep: exponents β to train with; influence: those drawn", minimum=0

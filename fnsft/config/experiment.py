@@ -14,21 +14,24 @@ from fnsft.config.catalogues import (
     MeasuresEntry,
     MethodEntry,
     ModelEntry,
+    NetworksEntry,
     Selection,
     SweepEntry,
     TableEntry,
     TaskEntry,
 )
-from fnsft.config.names import GRAPH, NAME, TWIN, Variant
+from fnsft.config.names import GRAPH, NAME, NULL, TWIN, Variant
 from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import (
     CLUSTER_AFFINITIES,
     FRACTION_METHODS,
-    MASKED_METHODS,
+    AgreeSettings,
     CaptureSettings,
     ClusterSettings,
     EvaluateSettings,
+    LesionSettings,
     MeasureSettings,
+    NetworksSettings,
     OverlapSettings,
     PrepareSettings,
     PretrainSettings,
@@ -40,6 +43,13 @@ from fnsft.config.stages import (
 from fnsft.errors import InputError
 
 S = TypeVar("S", bound=Settings)
+
+CATALOGUES = ("models", "tasks", "methods", "graphs", "networks", "tables", "figures")
+NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
+GRAPHLESS_FIGURES = (
+    *("perplexity", "sweep", "updates", "influence", "activations"),
+    *("connectivity", "coverage", "lesions"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,9 @@ class Experiment:
         """Return what a figure draws."""
         entry = _part(self._entry("figures", name), FigureEntry)
         figure = FigureEntry.from_mapping(entry, f"figures.{name}")
-        others = ("perplexity", "sweep", "updates", "influence", "activations")
-        if figure.kind not in others and self.project(figure.graph).dense:
+        if figure.kind in NETWORK_FIGURES:
+            self.networks(figure.networks)
+        if figure.kind not in GRAPHLESS_FIGURES and self.project(figure.graph).dense:
             raise InputError(
                 f"figures.{name}: expected a graph of neighbours, found {figure.graph!r}, "
                 "which is dense"
@@ -136,8 +147,7 @@ class Experiment:
         """Return a selection without the methods that have no mask."""
 
         def masked(methods: tuple[str, ...]) -> tuple[str, ...]:
-            kinds = {name: self.method(name).settings.get("method") for name in methods}
-            return tuple(name for name in methods if kinds[name] in MASKED_METHODS)
+            return tuple(name for name in methods if self._method_settings(name).masked)
 
         methods, controls = masked(selection.methods), masked(selection.controls)
         return dataclasses.replace(selection, methods=methods, controls=controls)
@@ -183,6 +193,14 @@ class Experiment:
         method = self._known_variants[variant].method
         return self.method(method).settings.get("affinity") in CLUSTER_AFFINITIES
 
+    def networks_of(self, variant: str) -> str | None:
+        """Return the name of the networks that a variant masks, or None."""
+        return self.method(self._known_variants[variant].method).networks
+
+    def has_forward_mask(self, method: str) -> bool:
+        """Return whether a method masks the forward pass."""
+        return self._method_settings(method).forward_mode is not None
+
     def method_of(self, variant: str) -> str:
         """Return the name of a variant's method."""
         return self._known_variants[variant].method
@@ -206,6 +224,28 @@ class Experiment:
         settings |= {"documents": parts["half"]} if parts["half"] else {}
         settings |= {"beta": parts["beta"]} if parts["beta"] else {}
         return ProjectSettings.from_mapping(settings, f"graphs.{name}")
+
+    def networks(self, name: str) -> NetworksSettings:
+        """Return how networks are found; ``+null`` behind a name is their token-shuffled null."""
+        own = _part(self._entry("networks", name.removesuffix(NULL)), NetworksSettings)
+        own |= {"shuffle_tokens": True} if name.endswith(NULL) else {}
+        return NetworksSettings.from_mapping(own, f"networks.{name}")
+
+    def networks_tasks(self, name: str, task: str) -> tuple[str, ...]:
+        """Return the tasks that networks are found from, the task at hand first."""
+        own = _part(self._entry("networks", name.removesuffix(NULL)), NetworksEntry)
+        also = NetworksEntry.from_mapping(own, f"networks.{name}").also
+        return (task, *(other for other in also if other != task))
+
+    def lesion(self) -> LesionSettings:
+        """Return the settings of the lesions; the length limit is training's."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("lesions", {})
+        return LesionSettings.from_mapping({"max_tokens": limit} | own, "lesions")
+
+    def agree(self) -> AgreeSettings:
+        """Return the settings of the agreement of networks and clusters."""
+        return AgreeSettings()
 
     def cluster(self) -> ClusterSettings:
         """Return the settings of the clusterings."""
@@ -245,20 +285,21 @@ class Experiment:
         own = self.config.get("capture", {}) | ({} if with_values else {"sampled_tokens": 0})
         return CaptureSettings.from_mapping({"max_tokens": limit} | own, "capture")
 
-    def evaluate(self) -> EvaluateSettings:
-        """Return the settings of the evaluation."""
-        return self._section("evaluation", EvaluateSettings)
+    def evaluate(self, forward_mask: str = "on") -> EvaluateSettings:
+        """Return the settings of the evaluation, of masked models with or without their mask."""
+        own = self.config.get("evaluation", {}) | {"forward_mask": forward_mask}
+        return EvaluateSettings.from_mapping(own, "evaluation")
 
     def check(self) -> None:
         """Build every entry once, so that a mistake is named before anything is planned."""
         if not NAME.fullmatch(self.name):
             raise InputError(f"experiment: expected a folder's name, found {self.name!r}")
-        for catalogue in ("models", "tasks", "methods", "graphs", "tables", "figures"):
+        for catalogue in CATALOGUES:
             for name in self.config.get(catalogue, {}):
                 if not NAME.fullmatch(name):
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
-        self.cluster(), self.overlap(), self.measure("")
+        self.cluster(), self.overlap(), self.measure(""), self.lesion()
         if self.against:
             self.task(self.against)
         for name in self.config["models"]:
@@ -267,10 +308,19 @@ class Experiment:
             self.task(name), self.prepare(name, seed=0)
         for name in self.config.get("graphs", {}):
             self.project(name)
+        for name in self.config.get("networks", {}):
+            self.networks(name)
+            for task in self.networks_tasks(name, ""):
+                self.task(task or self.selection().task)
+        for name in self.config["tables"]:
+            if self.table(name).kind == "networks":
+                self.networks(self.table(name).networks)
         for name, variant in self._known_variants.items():
             self.training(name, seed=0)
             if graph := self.graph_of(name):
                 self._check_affinity(variant, graph)
+            if networks := self.networks_of(name):
+                self._check_components(variant, networks)
 
     def _check_affinity(self, variant: Variant, graph: str) -> None:
         where, settings = f"methods.{variant.method}", self.method(variant.method).settings
@@ -287,6 +337,21 @@ class Experiment:
             raise InputError(
                 f"{where}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
             )
+
+    def _check_components(self, variant: Variant, networks: str) -> None:
+        settings, found = self._method_settings(variant.method), self.networks(networks)
+        asked = {*settings.component_ids, *(i for ids in settings.unfreezing() for i in ids)}
+        if found.scope == "stack" and max(asked) >= found.n_components:
+            raise InputError(
+                f"methods.{variant.method}: component_ids: expected networks 0 to "
+                f"{found.n_components - 1} of networks.{networks}, found {max(asked)}"
+            )
+
+    def _method_settings(self, name: str) -> TrainSettings:
+        """Return a method's settings at any fraction."""
+        settings = dict(self.config.get("training", {})) | self.method(name).settings
+        settings |= {"fraction": 0.5} if self._has_fraction(name) else {}
+        return TrainSettings.from_mapping(settings, f"methods.{name}")
 
     def _has_fraction(self, method: str) -> bool:
         return self.method(method).settings.get("method", "sft") in FRACTION_METHODS

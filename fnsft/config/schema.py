@@ -14,6 +14,7 @@ from fnsft.config.catalogues import (
     FigureEntry,
     MeasuresEntry,
     ModelEntry,
+    NetworksEntry,
     Selection,
     SweepEntry,
     TableEntry,
@@ -24,6 +25,8 @@ from fnsft.config.stages import (
     CaptureSettings,
     ClusterSettings,
     EvaluateSettings,
+    LesionSettings,
+    NetworksSettings,
     OverlapSettings,
     PrepareSettings,
     PretrainSettings,
@@ -47,6 +50,10 @@ def build_schema() -> dict[str, Any]:
     graph = {"type": "string", "description": "entry of graphs that the method reads (collab)"}
     method = _object("a method's training settings", TrainSettings)
     method["properties"]["graph"] = graph
+    method["properties"]["networks"] = {
+        "type": "string",
+        "description": "entry of networks that mask_mode is about",
+    }
     properties = {
         "experiment": {"type": "string", "description": "folder below results/"},
         "data_dir": {"type": "string", "description": "folder of the tasks' files"},
@@ -55,6 +62,9 @@ def build_schema() -> dict[str, Any]:
         "tasks": _catalogue("data sets", _object("a data set", TaskEntry, PrepareSettings)),
         "methods": _catalogue("methods", method),
         "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
+        "networks": _catalogue(
+            "functional networks", _object("networks", NetworksEntry, NetworksSettings)
+        ),
         "tables": _catalogue("tables", _object("a table", TableEntry, Selection)),
         "figures": _catalogue("figures", _object("a figure", FigureEntry, Selection)),
         "training": _object("every run's settings, unless a method has its own", TrainSettings),
@@ -62,6 +72,7 @@ def build_schema() -> dict[str, Any]:
         "clustering": _object("spectral clusters", ClusterSettings),
         "measures": _object("measures of graphs", MeasuresEntry),
         "overlap": _object("what the graph changes about a mask", OverlapSettings),
+        "lesions": _object("lesions of networks", LesionSettings),
         "evaluation": _object("evaluation", EvaluateSettings),
         "sweep": _object("learning-rate sweep", SweepEntry),
         "world": _object("the synthetic world", WorldSettings),

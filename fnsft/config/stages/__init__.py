@@ -4,6 +4,13 @@ Sources: "2026" and "2025" are the two CollabMask papers (openreview Faoy8aclzJ 
 5sLaujF45C); "ours" is a choice that ``docs/decisions.md`` argues.
 """
 
+from fnsft.config.stages.networks import (
+    AgreeSettings,
+    LesionSettings,
+    MatchSettings,
+    NetworksSettings,
+    Site,
+)
 from fnsft.config.stages.neurons import (
     CaptureSettings,
     ClusterSettings,
@@ -12,7 +19,13 @@ from fnsft.config.stages.neurons import (
     ProjectSettings,
     StatisticsSettings,
 )
-from fnsft.config.stages.reporting import ChooseSettings, FigureKind, FigureSettings, TableSettings
+from fnsft.config.stages.reporting import (
+    ChooseSettings,
+    FigureKind,
+    FigureSettings,
+    TableKind,
+    TableSettings,
+)
 from fnsft.config.stages.sources import (
     ConvertSettings,
     FetchSettings,
@@ -23,34 +36,42 @@ from fnsft.config.stages.sources import (
 )
 from fnsft.config.stages.training import (
     CLUSTER_AFFINITIES,
+    FORWARD_MODES,
     FRACTION_METHODS,
-    MASKED_METHODS,
     Affinity,
     EvaluateSettings,
+    ForwardMode,
     Method,
     TrainSettings,
 )
 
 __all__ = [
     "Affinity",
+    "AgreeSettings",
     "CLUSTER_AFFINITIES",
     "CaptureSettings",
     "ChooseSettings",
     "ClusterSettings",
     "ConvertSettings",
     "EvaluateSettings",
+    "FORWARD_MODES",
     "FRACTION_METHODS",
     "FetchSettings",
     "FigureKind",
     "FigureSettings",
-    "MASKED_METHODS",
+    "ForwardMode",
+    "LesionSettings",
+    "MatchSettings",
     "MeasureSettings",
     "Method",
+    "NetworksSettings",
     "OverlapSettings",
     "PrepareSettings",
     "PretrainSettings",
     "ProjectSettings",
+    "Site",
     "StatisticsSettings",
+    "TableKind",
     "TableSettings",
     "TrainSettings",
     "TwinSettings",

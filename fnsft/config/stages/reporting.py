@@ -14,13 +14,21 @@ class ChooseSettings(Settings):
     stage: ClassVar[str] = "choose"
 
 
+TableKind = Literal[
+    "methods",  # models by methods, one row a fraction, an average row (2026, Table 1)
+    "networks",  # lesions of every network beside random sets of its size
+    "selective",  # methods by what they learned and kept, with their forward mask on and off
+]
+
+
 @dataclass(frozen=True)
 class TableSettings(Settings):
-    """Models by methods, one row a fraction for masked methods, an average row (2026, Table 1)."""
+    """One table of a kind."""
 
     stage: ClassVar[str] = "table"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
+    kind: TableKind = setting("methods", "what the table shows")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
     models: tuple[str, ...] = setting((), "models, in the order of the rows")
@@ -46,6 +54,10 @@ FigureKind = Literal[
     "activations",  # distributions of sampled neurons' activations (A.2)
     "influence",  # token influence by rank for several β (A.3)
     "clusters",  # t-SNE of the spectral embedding
+    "connectivity",  # correlation between networks' time courses
+    "coverage",  # share of every layer's neurons that are in each network
+    "lesions",  # what is lost and kept as networks are removed, kept, unmasked
+    "networks-clusters",  # agreement of networks and collaboration clusters by layer
 ]
 
 
@@ -54,7 +66,7 @@ class FigureSettings(Settings):
     """One figure of a kind, drawn from the files that the kind asks for."""
 
     stage: ClassVar[str] = "figure"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     kind: FigureKind = setting("perplexity", "what is drawn")
     models: tuple[str, ...] = setting((), "models, in the order of the panels")

@@ -6,11 +6,15 @@ from typing import ClassVar, Literal, get_args
 from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
-# Methods with a share p of each matrix (hft: of the matrices), and all that have masks.
+# Methods with a share p of each matrix (hft: of the matrices).
 FractionMethod = Literal["random", "child-tuning-d", "hft", "highest", "gmt", "collab"]
-Method = Literal["sft", "lora", "projections-only", FractionMethod, "network"]
+Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
-MASKED_METHODS: tuple[str, ...] = (*FRACTION_METHODS, "network")
+# What networks do: to the forward pass, or to the update. The older words stand for the first.
+ForwardMode = Literal["lesion", "preserve"]
+MaskMode = Literal[ForwardMode, "train-only", "freeze", "key", "complement"]
+FORWARD_MODES: tuple[str, ...] = get_args(ForwardMode)
+OLDER_WORDS = {"key": "lesion", "complement": "preserve"}
 Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 
@@ -20,7 +24,7 @@ class TrainSettings(Settings):
     """One fine-tuning run of one method."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     method: Method = setting("sft", "what may change")
     fraction: float | None = setting(
@@ -36,20 +40,40 @@ class TrainSettings(Settings):
     fisher_samples: int | None = setting(
         None, "samples whose Fisher information child-tuning-d ranks; all when absent", above=0
     )
-    neurons: Literal["only", "all-but"] = setting(
-        "only", "network: train the listed neurons only, or all but them"
+    mask_mode: MaskMode | None = setting(
+        None,
+        "networks: lesion (key) or preserve (complement) them in the forward pass, "
+        "train-only or freeze their weights",
     )
-    adapters: bool = setting(False, "network: train and mask LoRA adapters, not the weights")
+    component_ids: tuple[int, ...] = setting(
+        (0,), "networks that mask_mode is about, together", minimum=0
+    )
+    mask_layers: str = setting(
+        "", "layers where networks are masked, such as 0:4,7 (0 to 3 and 7); all when absent"
+    )
+    random_networks: bool = setting(
+        False, "in place of the networks as many random neurons of every layer (the control)"
+    )
+    straight_through: bool = setting(
+        False, "lesion, preserve: gradients pass as if nothing were masked"
+    )
+    unfreeze: tuple[str, ...] = setting(
+        (), "train-only: networks that join in each further epoch, such as 1,2 3"
+    )
     rescale: bool = setting(False, "random: divide the survivors by p (Child-Tuning-F)")
-    applies_to: Literal["gradient", "update"] = setting(
-        "gradient", "the mask holds back the gradient, or the whole update"
+    applies_to: Literal["gradient", "update"] | None = setting(
+        None,
+        "the mask holds back the gradient, or the whole update; absent: the gradient, with hft "
+        "and networks the update",
     )
     moments: Literal["full", "masked", "frozen"] = setting(
         "full", "what Adam's moments see outside the mask (update)"
     )
     mask_before_clipping: bool = setting(True, "clip the masked gradient, not the full one")
-    unmasked: Literal["train", "freeze"] = setting(
-        "train", "parameters without a mask: trained (2026) or frozen"
+    unmasked: Literal["train", "freeze"] | None = setting(
+        None,
+        "parameters without a mask: trained (2026) or frozen; absent: trained, with train-only "
+        "frozen",
     )
     learning_rate: float = setting(1e-5, "peak learning rate (2026)", above=0)
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay (ours)")
@@ -64,6 +88,9 @@ class TrainSettings(Settings):
     max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
     lora_rank: int = setting(16, "rank of LoRA (ours)", above=0)
     lora_alpha: int = setting(32, "scale of LoRA (ours)", above=0)
+    quantise: Literal["nf4", "int8"] | None = setting(
+        None, "lora: load the base model in 4 or 8 bits (QLoRA); needs bitsandbytes"
+    )
     bf16_autocast: bool = setting(
         False, "compute in bfloat16; weights and Adam's moments stay in float32"
     )
@@ -95,18 +122,19 @@ class TrainSettings(Settings):
                 f"mutual: expected the affinity knn or shuffled, found {self.affinity}; "
                 "leave it off"
             )
+        self._resolve()
         if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
             raise InputError("rescale: divides a random mask's gradient; leave it off elsewhere")
-        if self.method in ("hft", "network") and self.applies_to != "update":
+        if self._needs_update and self.applies_to != "update":
             raise InputError(
-                f"applies_to: method {self.method!r} leaves entries as they are, which only "
-                f"'update' does (weight decay moves them otherwise), found {self.applies_to!r}"
+                f"applies_to: {self._what} leaves entries as they are, which only 'update' does "
+                f"(weight decay moves them otherwise), found {self.applies_to!r}"
             )
-        if self.adapters and self.method != "network":
+        self._check_networks()
+        if self.quantise and self.method != "lora":
             raise InputError(
-                f"adapters: needs method 'network', found {self.method!r}: an entry of a weight "
-                "has no parameter of its own in a low-rank product, a neuron has its row of B or "
-                "column of A; mask the weights themselves, or use method 'lora' without a mask"
+                f"quantise: packed weights cannot be trained, found method {self.method!r}; use "
+                "method 'lora'"
             )
         if self.batch_size % self.micro_batch_size:
             raise InputError(
@@ -114,12 +142,102 @@ class TrainSettings(Settings):
                 f"found {self.batch_size}"
             )
 
+    @property
+    def forward_mode(self) -> str | None:
+        """What is done to networks in the forward pass, if anything."""
+        return self.mask_mode if self.mask_mode in FORWARD_MODES else None
+
+    @property
+    def trains_networks(self) -> bool:
+        """Whether a mask on the update follows networks."""
+        return self.mask_mode is not None and self.forward_mode is None
+
+    @property
+    def masked(self) -> bool:
+        """Whether gradients or updates are masked."""
+        return self.method in FRACTION_METHODS or self.trains_networks
+
+    @property
+    def _needs_update(self) -> bool:
+        return self.method == "hft" or self.trains_networks
+
+    @property
+    def _what(self) -> str:
+        mode = f" with mask_mode {self.mask_mode!r}" if self.mask_mode else ""
+        return f"method {self.method!r}{mode}"
+
+    def _resolve(self) -> None:
+        """Put in what depends on other settings, and today's words for older ones."""
+        mode = self.mask_mode and OLDER_WORDS.get(self.mask_mode, self.mask_mode)
+        object.__setattr__(self, "mask_mode", mode)
+        if self.applies_to is None:
+            holds_back = "update" if self._needs_update else "gradient"
+            object.__setattr__(self, "applies_to", holds_back)
+        if self.unmasked is None:
+            rest = "freeze" if mode == "train-only" else "train"
+            object.__setattr__(self, "unmasked", rest)
+
+    def _check_networks(self) -> None:
+        if self.trains_networks and self.method not in ("sft", "lora"):
+            raise InputError(
+                f"mask_mode: {self.mask_mode!r} is a mask on the update, and method "
+                f"{self.method!r} has its own; use method sft or lora"
+            )
+        if self.mask_mode is None:
+            given = [name for name in _NETWORK_FIELDS if getattr(self, name) not in ("", (), False)]
+            if given:
+                raise InputError(f"{given[0]}: is about networks; give mask_mode too")
+        elif not self.component_ids or len(set(self.component_ids)) < len(self.component_ids):
+            raise InputError(
+                f"component_ids: expected networks, each once, found {self.component_ids}"
+            )
+        if self.straight_through and self.forward_mode is None:
+            raise InputError(
+                "straight_through: is about masks on the forward pass; use mask_mode lesion or "
+                "preserve"
+            )
+        if self.unfreeze and self.mask_mode != "train-only":
+            raise InputError(
+                "unfreeze: adds networks to those that train; use mask_mode train-only"
+            )
+        self.unfreezing()
+
+    def unfreezing(self) -> list[tuple[int, ...]]:
+        """Return the networks that join in the second epoch, the third, and so on.
+
+        Raises
+        ------
+        InputError
+            For anything but lists of new networks, and for more lists than further epochs.
+        """
+        found: list[tuple[int, ...]] = []
+        seen = set(self.component_ids)
+        for text in self.unfreeze:
+            ids = tuple(int(i) for i in text.split(",") if i.strip().isdecimal())
+            if len(ids) != len(text.split(",")) or seen & set(ids) or len(set(ids)) < len(ids):
+                raise InputError(
+                    "unfreeze: expected networks that do not train yet, such as 1,2, found "
+                    f"{text!r}"
+                )
+            seen |= set(ids)
+            found.append(ids)
+        if len(found) >= self.epochs:
+            raise InputError(
+                f"unfreeze: expected at most {self.epochs - 1} lists for {self.epochs} epochs, "
+                f"found {len(found)}"
+            )
+        return found
+
+
+_NETWORK_FIELDS = ("mask_layers", "random_networks", "straight_through", "unfreeze")
+
 
 @dataclass(frozen=True)
 class EvaluateSettings(Settings):
     """Generation, cloze and perplexity of one model."""
 
     stage: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
 
     batch_size: int = setting(64, "prompts a generation batch", above=0)
     max_new_tokens: int = setting(256, "longest answer that is generated", above=0)
@@ -129,3 +247,6 @@ class EvaluateSettings(Settings):
     )
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
     dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the weights")
+    forward_mask: Literal["on", "off"] = setting(
+        "on", "score a model that was trained with a mask on its forward pass with it or without"
+    )
