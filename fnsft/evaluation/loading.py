@@ -2,13 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from fnsft.artifacts.forward_masks import FILE, read_forward_mask
 from fnsft.artifacts.storage import existing, read_json
 from fnsft.errors import InputError
+from fnsft.masks.forward import attach
+from fnsft.training.quantisation import load_packed, read_packing
 
 ADAPTER = "adapter_config.json"
 
@@ -26,23 +30,46 @@ def base_folder(folder: Path) -> Path | None:
     return base
 
 
-def load_model(folder: Path, dtype: str) -> PreTrainedModel:
+def load_model(
+    folder: Path, dtype: str, forward_mask: Literal["on", "off"] = "on"
+) -> PreTrainedModel:
     """Load a model for evaluation, onto the first accelerator if there is one.
 
     An adapter is merged into its base in float32 before the cast to ``dtype``, so that
-    merging rounds once.
+    merging rounds once; beside a base that is packed in 4 or 8 bits it stays as it was trained,
+    whatever the ``dtype``. A mask on the forward pass that the model was trained with is attached
+    unless ``forward_mask`` is off.
     """
+    mask = read_forward_mask(folder) if forward_mask == "on" else None
     base = base_folder(folder)
     if base is None and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a config.json or {ADAPTER}, found neither")
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(base or folder, dtype=torch.float32)
     if base is not None:
-        from peft import PeftModel  # seconds of import that full models need not pay
+        model = _with_adapter(base, folder, dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.to(accelerator(), dtype=getattr(torch, dtype))
+    model.eval()
+    if mask is not None:
+        try:
+            attach(model, mask)
+        except InputError as error:
+            raise InputError(f"{folder / FILE}: {error}") from None
+    return model
 
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    return model.to(accelerator(), dtype=getattr(torch, dtype)).eval()
+
+def _with_adapter(base: Path, folder: Path, dtype: str) -> PreTrainedModel:
+    from peft import PeftModel  # seconds of import that full models need not pay
+
+    packing = read_packing(folder)
+    if packing is not None:
+        model = load_packed(base, packing, accelerator())
+        return PeftModel.from_pretrained(model, folder).get_base_model()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return model.to(accelerator(), dtype=getattr(torch, dtype))
 
 
 def accelerator() -> torch.device:
