@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fnsft.artifacts.storage import existing
+from fnsft.artifacts.storage import read_text
 from fnsft.config.settings import FieldType
 from fnsft.errors import InputError
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the line numbers, from 1, and the JSON values of a file's lines that are not blank."""
-    for number, line in enumerate(existing(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)

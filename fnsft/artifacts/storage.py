@@ -86,6 +86,14 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file; one that is missing or not UTF-8 is an ``InputError``."""
+    try:
+        return existing(path).read_text()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected text in UTF-8, found other bytes ({error})") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or damaged one is an ``InputError``."""
     try:

@@ -1,11 +1,12 @@
-"""Token ids of a prepared split, cut as a model meets them when it answers."""
+"""Token ids of a prepared split, cut as a model meets them when it answers, and of plain text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fnsft.artifacts.rows import numbered_rows, typed_row
-from fnsft.artifacts.storage import existing
+from fnsft.artifacts.storage import existing, read_text
 from fnsft.data.formats import Example
 from fnsft.errors import InputError
 
@@ -108,3 +109,51 @@ def load_split(path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int
             f"{path}: expected a sample of at most max_tokens={max_tokens} tokens, found {found}"
         )
     return EncodedSplit(kept, len(samples) - len(kept))
+
+
+@dataclass(frozen=True, eq=False)
+class LazySamples(Sequence[tuple[int, ...]]):
+    """All tokens of every sample; each is tokenised when it is asked for, since few may be."""
+
+    sources: list[str | Example]
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self.sources[index]
+        if isinstance(source, Example):
+            return encode(self.tokenizer, source).ids
+        return tuple(self.tokenizer(source)["input_ids"])
+
+
+def load_samples(path: Path, tokenizer: "PreTrainedTokenizerBase") -> LazySamples:
+    """Read the samples of a prepared split, of rows with a ``text``, or of the lines of a .txt.
+
+    A row has ``prompt`` and ``completion`` and nothing else, or ``text`` and anything else.
+    Texts are tokenised as the tokenizer does by itself; blank lines of a .txt are no samples.
+
+    Raises
+    ------
+    InputError
+        For another kind of file, a row that has neither, and a file without a sample.
+    """
+    if path.suffix not in (".jsonl", ".txt"):
+        raise InputError(f"{path}: expected rows in .jsonl or lines in .txt, found {path.suffix!r}")
+    if path.suffix == ".txt":
+        lines = read_text(path).splitlines()
+        sources: list[str | Example] = [line for line in lines if line.strip()]
+    else:
+        sources = [_source(row, f"{path} line {n}") for n, row in numbered_rows(path)]
+    if not sources:
+        raise InputError(f"{path}: expected at least one sample, found none")
+    return LazySamples(sources, tokenizer)
+
+
+def _source(row: Any, where: str) -> str | Example:
+    if not isinstance(row, dict) or "text" not in row:
+        return typed_row(Example, row, where)
+    if not isinstance(text := row["text"], str) or not text.strip():
+        raise InputError(f"{where}: text: expected some text, found {text!r:.60}")
+    return text

@@ -35,7 +35,7 @@ def capture(
     model.eval()
     starts = range(0, len(samples), batch_size)
     for start in tqdm(starts, desc="capture", unit="batch", disable=None):
-        input_ids, attended = _padded(samples[start : start + batch_size])
+        input_ids, attended = padded(samples[start : start + batch_size])
         real = attended.flatten().bool().to(model.device)  # [B · P]
 
         def keep(layer: int, values: Tensor, real: Tensor = real) -> None:
@@ -51,7 +51,7 @@ def capture(
             )
 
 
-def _padded(batch: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def padded(batch: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return ids and attention mask, [B, P]; the id of the padding is of no account."""
     input_ids = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.long)
     attended = torch.zeros_like(input_ids)
