@@ -1,7 +1,7 @@
 """Matrices with seeded gradients and every policy, for tests of masks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from fnsft.masks.selection import top_fraction
 
 @dataclass
 class Matrix:
-    """``d_mlp`` neurons from ``offset`` on of a parameter, as a fused gate_up has two."""
+    """``d_mlp`` neurons from ``offset`` on of a parameter, as a fused gate_up has two.
+
+    A bias is a matrix of one column.
+    """
 
     name: str
     role: str
@@ -36,7 +39,8 @@ class Matrix:
     parameter: Parameter
 
     def view(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.narrow(self.neuron_axis, self.offset, self.d_mlp)
+        whole = tensor[:, None] if tensor.ndim == 1 else tensor
+        return whole.narrow(self.neuron_axis, self.offset, self.d_mlp)
 
 
 def mlp_matrices(
@@ -67,6 +71,21 @@ def mlp_matrices(
             name, index = f"layers.{layer}.{role}", len(matrices)
             matrices.append(Matrix(name, role, layer, index, axis, neurons, offset, holder))
     return matrices
+
+
+def with_biases(matrices: list[Matrix]) -> list[Matrix]:
+    """The matrices, and behind them the biases of gate and up, with gradients."""
+    found = list(matrices)
+    of_layer: dict[int, Parameter] = {}
+    for matrix in matrices:
+        if matrix.role == "down":
+            continue
+        if matrix.layer not in of_layer:
+            bias = of_layer[matrix.layer] = Parameter(matrix.parameter.detach()[:, 0].clone())
+            bias.grad = matrix.parameter.grad[:, 0].clone()
+        name, holder = f"{matrix.name}.bias", of_layer[matrix.layer]
+        found.append(replace(matrix, name=name, index=len(found), parameter=holder))
+    return found
 
 
 def two_neighbours(seed: int, neurons: int) -> Affinity:

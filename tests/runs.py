@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from fnsft.artifacts.clusters import read_clusters, write_clusters
 from fnsft.artifacts.graphs import dense_graph_writer, graph_model, read_graph
 from fnsft.artifacts.storage import write_jsonl
+from fnsft.artifacts.templates import Templates, write_templates
 from fnsft.cli.main import main
 
 BASIC = {"epochs": 1, "batch-size": 4, "micro-batch-size": 2, "learning-rate": 1e-3}
@@ -38,7 +39,8 @@ def words(model: Path, data: Path, output: Path, **settings: Any) -> list[str]:
     for name, value in (BASIC | settings).items():
         flag = name.replace("_", "-")
         switch = {True: f"--{flag}", False: f"--no-{flag}"}
-        found += [switch[value]] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        found += [switch[value]] if isinstance(value, bool) else [f"--{flag}", *map(str, values)]
     return found
 
 
@@ -48,6 +50,25 @@ def train(model: Path, data: Path, output: Path, **settings: Any) -> int:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
+
+
+NETWORKS: list[dict[int, list[int]]] = [
+    {0: [1, 5, 40], 1: [0, *range(30, 64)]},
+    {0: [2, 5], 1: [3]},
+    {1: [1, 2]},
+]
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three networks of two layers of 64 neurons, the second with a neuron of the first."""
+    path = tmp_path_factory.mktemp("networks") / "networks.json"
+    found = {
+        number: {layer: np.array(ids) for layer, ids in layers.items()}
+        for number, layers in enumerate(NETWORKS)
+    }
+    write_templates(path, Templates("intermediate", (64, 64), found), "planted")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import yaml
 from matrices import mlp_matrices
 from test_resume import RUNS
 
-from fnsft.config.stages import MASKED_METHODS
+from fnsft.config.stages import FRACTION_METHODS
 from fnsft.masks.masker import GradientMasker
 
 
@@ -52,12 +52,11 @@ def test_what_the_guide_names_is_there(guide: str, repository: Path) -> None:
         assert name in (repository / file).read_text()
 
 
-@pytest.mark.parametrize("method", MASKED_METHODS)
-def test_no_masked_method_was_forgotten(method: str, repository: Path) -> None:
+@pytest.mark.parametrize("method", FRACTION_METHODS)
+def test_no_method_with_a_share_was_forgotten(method: str, repository: Path) -> None:
     assert method in {settings.get("method") for settings in RUNS.values()}, "tests/test_resume.py"
     entries = yaml.safe_load((repository / "config.yaml").read_text())["methods"].values()
-    if method != "network":  # whose neurons no catalogue holds yet
-        assert method in {entry["method"] for entry in entries}, "config.yaml"
+    assert method in {entry["method"] for entry in entries}, "config.yaml"
     assert f"| `{method}` |" in (repository / "README.md").read_text()
     assert f'"{method}"' in (repository / "fnsft/training/masking.py").read_text()
 

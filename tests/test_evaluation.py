@@ -357,7 +357,7 @@ def test_a_fine_tuned_model_is_who_its_training_record_says(
     folder.mkdir()
     for file in tiny_model_dir.iterdir():
         (folder / file.name).symlink_to(file)
-    run = Run("tiny", "math", "collab", 0.5, 0.5, "knn", "gradient", 1, 3, 1e-3)
+    run = Run("tiny", "math", "collab", 0.5, 0.5, "knn", "gradient", None, 1, 3, 1e-3)
     write_training(folder, TrainingRecord(run, [], [], 1, 1, 1.5, 1, 0.5, 1.0, 1.0))
     only = {"cloze": benchmarks["cloze"]}
     assert evaluate(folder, tmp_path / "m.jsonl", only) == 0

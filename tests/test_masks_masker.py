@@ -12,15 +12,25 @@ from matrices import (
     mlp_matrices,
     two_neighbours,
     whole_policies,
+    with_biases,
 )
 from torch.nn import Parameter
 
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
-from fnsft.masks.policies import Highest, MatrixStep, PackedMask, Random, draw_matrices
+from fnsft.masks.policies import (
+    Highest,
+    MatrixStep,
+    Network,
+    PackedMask,
+    Random,
+    draw_matrices,
+)
 from fnsft.masks.score import score
 from fnsft.masks.selection import top_fraction
+from fnsft.masks.shards import shard_of
+from fnsft.masks.telemetry import Telemetry
 
 NEURONS, WIDTH = 24, 10
 FRACTIONAL = fractional_policies(NEURONS)
@@ -129,6 +139,41 @@ def test_a_network_s_mask_holds_all_weights_of_its_neurons_and_no_other():
         for neuron in range(NEURONS):
             weights = mask[neuron] if matrix.role != "down" else mask[:, neuron]
             assert bool((weights == trained[neuron]).all())
+
+
+def test_networks_join_at_their_step_and_stay():
+    layers = [[torch.rand(NEURONS) < share for _ in range(2)] for share in (0.2, 0.5, 0.8)]
+    policy = Network(layers[0], [4, 8], layers[1:])
+    for matrix in matrices_with_gradients():
+        gradient = matrix.view(matrix.parameter.grad)
+        for step in range(12):
+            mask = policy.select(gradient, place(matrix, step)).mask
+            alone = Network(layers[step // 4]).select(gradient, place(matrix, step)).mask
+            assert torch.equal(mask, alone)
+
+
+@pytest.mark.parametrize("applies_to", ["gradient", "update"])
+def test_a_network_s_mask_holds_the_biases_of_its_neurons_and_no_other(applies_to):
+    matrices = with_biases(matrices_with_gradients())
+    biases = [matrix for matrix in matrices if matrix.parameter.ndim == 1]
+    assert len(biases) == 4 and {bias.offset for bias in biases} == {0, NEURONS}
+    telemetry = Telemetry(matrices[:6], [shard_of(m) for m in matrices[:6]], 1, None)
+    masker = GradientMasker(matrices, ALL["network"], telemetry=telemetry)
+    masker.require_finite()
+    start = {bias.name: bias.view(bias.parameter).detach().clone() for bias in biases}
+    optimizer = MaskedAdamW({matrix.parameter: None for matrix in matrices}, lr=0.1)
+    if applies_to == "gradient":
+        masker.apply_to_gradients(0)
+    else:
+        optimizer.masks = masker.masks_at(0)
+    optimizer.step()
+    assert len(telemetry.records) == 6
+    for bias in biases:
+        trained = ALL["network"].trained[bias.layer][:, None]
+        if applies_to == "gradient":
+            assert torch.equal(bias.view(bias.parameter.grad) != 0, trained)
+        else:
+            assert torch.equal(bias.view(bias.parameter) != start[bias.name], trained)
 
 
 @pytest.mark.parametrize("rescale", [None, 0.3])

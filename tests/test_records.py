@@ -10,7 +10,7 @@ from fnsft.artifacts.records import Measurement, Record, read_records, write_rec
 from fnsft.artifacts.training import Run, TrainingRecord, read_training, write_training
 from fnsft.errors import InputError
 
-RUN = Run("tiny", "math", "collab", 0.5, 0.5, "knn", "gradient", 1, 0, 1e-3)
+RUN = Run("tiny", "math", "collab", 0.5, 0.5, "knn", "gradient", None, 1, 0, 1e-3)
 RECORD = Record.of(RUN, Measurement("gsm8k", "accuracy", 0.5, 0.1, 26, "steps=2"))
 POINT = {"step": 0, "epoch": 0.0, "loss": 0.7, "perplexity": 2.01, "samples": 9, "tokens": 80}
 TRAINING = TrainingRecord(
@@ -61,7 +61,7 @@ def test_a_training_record_that_lacks_something_says_what(tmp_path: Path) -> Non
     file = tmp_path / "training.json"
     whole = json.loads(file.read_text())
     cases = {
-        "expected a training record of schema 1": whole | {"schema": 2},
+        "expected a training record of schema 2": whole | {"schema": 1},
         "run: the field 'task' is missing": whole
         | {"run": {k: v for k, v in whole["run"].items() if k != "task"}},
         "the field 'best_step' is missing": {k: v for k, v in whole.items() if k != "best_step"},

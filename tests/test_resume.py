@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from fnsft.artifacts.training import read_training
 from fnsft.training import curve
 
-NETWORK = {"method": "network", "applies_to": "update"}
+TRAIN_ONLY = {"mask_mode": "train-only"}
+UNFREEZE = TRAIN_ONLY | {"unfreeze": (1, 2)}
 RUNS: dict[str, dict[str, Any]] = {
     "sft": {},
     "lora": {"method": "lora"},
@@ -30,8 +31,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "highest": {"method": "highest", "fraction": 0.5, "mask_before_clipping": False},
     "gmt": {"method": "gmt", "fraction": 0.5, "window": 2},
     "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
-    "network": NETWORK,
-    "network-adapters": NETWORK | {"adapters": True},
+    "train-only": TRAIN_ONLY,
+    "freeze": {"mask_mode": "freeze", "component_ids": (0, 2)},
+    "lora-train-only": TRAIN_ONLY | {"method": "lora"},
+    "unfreeze": UNFREEZE | {"moments": "frozen"},
+    "lora-unfreeze": UNFREEZE | {"method": "lora"},
+    "lesion": {"mask_mode": "lesion"},
+    "lora-preserve": {"mask_mode": "preserve", "method": "lora", "straight_through": True},
+    "lesion-random": {"mask_mode": "lesion", "method": "random", "fraction": 0.5},
+    "qlora": {"method": "lora", "quantise": "nf4"},
     **{
         f"update-{moments}": {
             "method": "random",
@@ -42,9 +50,9 @@ RUNS: dict[str, dict[str, Any]] = {
         for moments in ("full", "masked", "frozen")
     },
 }
-for name, settings in RUNS.items():
+for settings in RUNS.values():
     settings |= {"epochs": 3, "max_grad_norm": 0.5, "weight_decay": 0.1, "checkpoint_steps": 2}
-    if name != "sft" and name != "lora":
+    if settings.get("method", "sft") not in ("sft", "lora") or settings.get("mask_mode"):
         settings["telemetry_steps"] = 2
 
 
@@ -52,19 +60,12 @@ class Killed(BaseException):
     """Ends a run as a signal would, between two steps."""
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "neurons.json"
-    path.write_text(json.dumps({"0": [1, 5, 40], "1": list(range(20))}))
-    return path
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     tiny_model_dir: Path,
     data: Path,
     graph: Path,
-    network: Path,
+    networks: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -72,8 +73,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     settings = RUNS[name]
     if settings.get("method") == "collab":
         settings = settings | {"graph": graph}
-    if settings.get("method") == "network":
-        settings = settings | {"network": network}
+    if settings.get("mask_mode"):
+        settings = settings | {"networks": networks}
+    if settings.get("quantise"):
+        pytest.importorskip("bitsandbytes")
     assert train(tiny_model_dir, data, tmp_path / "whole", **settings) == 0
     last = read_training(tmp_path / "whole").optimizer_steps
     step = random.Random(name).randrange(3, last)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from runs import train, weights, words
 from test_resume import assert_alike
+from test_selective import listed, parts_of, write_model
 
 from fnsft.artifacts.training import read_training
 
@@ -68,13 +69,63 @@ def test_twenty_steps_in_two_processes_are_those_of_one(
     assert not (tmp_path / "two.checkpoints").exists()
 
 
-@pytest.mark.parametrize("method", ["collab", "child-tuning-d"])
+def test_one_process_finds_the_networks_whose_lesion_both_train_with(
+    tiny_model_dir: Path, twelve: Path, tmp_path: Path
+) -> None:
+    settings = {"mask_mode": "lesion", "component_ids": (0, 1, 2), "micro_batch_size": 1}
+    settings |= {"epochs": 3, "learning_rate": 3e-4}
+    assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
+    arguments = words(tiny_model_dir, twelve, tmp_path / "two", parallel="ddp", **settings)
+    code, said = in_two(["-m", "fnsft"], arguments)
+    assert code == 0, said
+    assert said.count("lesion: ") == 2, "one line a layer"
+    for file in ("networks.json", "forward_mask.safetensors"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two
+    before, after = (read_training(tmp_path / name) for name in ("one", "two"))
+    for losses in ("train_loss", "validation"):
+        found = [[point["loss"] for point in getattr(r, losses)] for r in (before, after)]
+        assert found[1] == pytest.approx(found[0], abs=1e-4), losses
+
+
+def test_under_fsdp2_the_rows_biases_and_columns_of_a_network_move_alone(
+    twelve: Path, networks: Path, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "model", tmp_path / "run"
+    write_model(folder, family="Llama", mlp_bias=True)
+    settings = {"mask_mode": "train-only", "networks": networks, "unfreeze": (2,), "epochs": 2}
+    code, said = in_two(
+        [str(WITH_FSDP)], words(folder, twelve, output, weight_decay=0.1, **settings)
+    )
+    assert code == 0, said
+    (old, before), (new, after) = parts_of(folder), parts_of(output)
+    assert [matrix.parameter.ndim for matrix, _ in before] == [2] * 6 + [1] * 4
+    for (matrix, was), (_, now) in zip(before, after, strict=True):
+        moved = (was != now).any(dim=1)
+        assert torch.equal(moved, listed(0, 2)[matrix.layer]), matrix.name
+    moved_elsewhere = [
+        name
+        for (name, was), now in zip(old.named_parameters(), new.parameters(), strict=True)
+        if not torch.equal(was, now) and (".mlp." not in name or "down_proj.bias" in name)
+    ]
+    assert moved_elsewhere == []
+
+
+KILLED: dict[str, dict[str, Any]] = {
+    "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
+    "child-tuning-d": {"method": "child-tuning-d", "fraction": 0.5},
+    "unfreeze": {"mask_mode": "train-only", "unfreeze": (1,)},
+    "lesion": {"method": "random", "fraction": 0.5, "mask_mode": "lesion"},
+}
+
+
+@pytest.mark.parametrize("name", KILLED)
 def test_a_run_under_fsdp2_that_is_killed_ends_as_one_that_is_not(
-    tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, method: str
+    tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, name: str
 ) -> None:
     settings: dict[str, Any] = {"epochs": 2, "checkpoint_steps": 2, "telemetry_steps": 2}
-    settings |= {"fraction": 0.5, "method": method, "applies_to": "update", "moments": "frozen"}
-    settings |= {"graph": graph, "affinity": "knn", "k": 5} if method == "collab" else {}
+    settings |= {"applies_to": "update", "moments": "frozen"} | KILLED[name]
+    settings |= {"graph": graph} if name == "collab" else {}
     program = [str(WITH_FSDP)]
     whole, resumed = (
         words(tiny_model_dir, twelve, tmp_path / name, **settings) for name in ("whole", "resumed")

@@ -27,7 +27,10 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A measurement and the run that it belongs to; None where a field does not apply."""
+    """A measurement and the run that it belongs to; None where a field does not apply.
+
+    ``forward_mask`` is on or off for a model that was trained with a mask on its forward pass.
+    """
 
     model: str
     method: str
@@ -35,6 +38,7 @@ class Record:
     lam: float | None
     affinity: str | None
     applies_to: str | None
+    mask_mode: str | None
     stage: int
     seed: int | None
     task: str
@@ -44,13 +48,14 @@ class Record:
     value: float
     stderr: float | None
     n: int
+    forward_mask: str | None
 
     @classmethod
-    def of(cls, run: Run, measurement: Measurement) -> "Record":
+    def of(cls, run: Run, measurement: Measurement, forward_mask: str | None = None) -> "Record":
         """Join a measurement and its run."""
         fields = dataclasses.asdict(run) | dataclasses.asdict(measurement)
         del fields["learning_rate"]
-        return cls(**fields)
+        return cls(**fields, forward_mask=forward_mask)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

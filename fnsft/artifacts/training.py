@@ -8,7 +8,7 @@ from fnsft.artifacts.rows import typed_row
 from fnsft.artifacts.storage import existing, read_json, write_json
 from fnsft.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "training.json"
 POINT_FIELDS = ("step", "epoch", "loss", "perplexity")
 
@@ -27,6 +27,7 @@ class Run:
     lam: float | None = None
     affinity: str | None = None
     applies_to: str | None = None
+    mask_mode: str | None = None
     stage: int = 0
     seed: int | None = None
     learning_rate: float | None = None

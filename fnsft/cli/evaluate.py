@@ -39,18 +39,27 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
         raise InputError("expected at least one of --gsm8k, --cloze, --perplexity, found none")
     identity = identity_of(arguments)
 
+    from fnsft.artifacts.forward_masks import FILE, read_forward_mask
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.records import Record, write_records
     from fnsft.artifacts.storage import write_jsonl
     from fnsft.evaluation.suite import evaluate
 
+    mask = read_forward_mask(arguments.model)
+    if mask is None and settings.forward_mask == "off":
+        raise InputError(
+            f"{arguments.model}: expected {FILE}, of a model that was trained with a mask on its "
+            "forward pass, found none; leave --forward-mask out"
+        )
+    forward_mask = None if mask is None else settings.forward_mask
     inputs = {"model": arguments.model} | files
     with recorded_stage(settings, inputs, arguments.output) as record:
         result = evaluate(arguments.model, files, settings)
         if result.answers:
             answers = arguments.output.with_name(f"{arguments.output.stem}.generations.jsonl")
             write_jsonl(answers, result.answers)
-        write_records(arguments.output, [Record.of(identity, m) for m in result.measurements])
+        records = [Record.of(identity, m, forward_mask) for m in result.measurements]
+        write_records(arguments.output, records)
         record.note(**result.counts)
     whole = [m for m in result.measurements if m.subset is None]
     listing = ", ".join(f"{m.benchmark} {m.metric} {m.value:.4g}" for m in whole)

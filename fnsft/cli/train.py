@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fnsft.config.settings import fields_of, flag_of
-from fnsft.config.stages import CLUSTER_AFFINITIES, MASKED_METHODS, TrainSettings
+from fnsft.config.stages import CLUSTER_AFFINITIES, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fnsft.training.masking import Graph
 
 SETTINGS = TrainSettings
-SOURCES = {"graph": "a graph", "clusters": "clusters", "network": "a network"}
+SOURCES = {"graph": "a graph", "clusters": "clusters"}
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,10 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         "--clusters", type=Path, help="clusters (collab with affinity cluster, cluster-shuffled)"
     )
     parser.add_argument(
-        "--network", type=Path, help='neurons by layer, {"0": [10, 50], ...} (method network)'
+        "--networks",
+        type=Path,
+        help="networks that mask_mode is about: networks.safetensors, or JSON such as "
+        '{"0": [10, 50]}; absent: found in the training split first',
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
     parser.add_argument(
@@ -63,12 +66,15 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
 
     processes = Processes.of_environment()
     source = _source(arguments, settings)
+    _require_networks(arguments.networks, settings)
     inputs = {"model": arguments.model, "data": existing(arguments.data)}
     model = model_identity(arguments.model)
     structure = None
     if source is not None:
         inputs[source] = existing(getattr(arguments, source))
         structure = _read_structure(inputs[source], settings, model)
+    if arguments.networks is not None:
+        inputs["networks"] = existing(arguments.networks)
     checkpoints = arguments.checkpoints or arguments.output.with_name(
         f"{arguments.output.name}.checkpoints"
     )
@@ -80,14 +86,15 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         return
     resume_from = claim(checkpoints, settings, inputs, processes.is_main)
 
-    from fnsft.training.finetuning import RunFiles, fine_tune
+    from fnsft.training.files import RunFiles
+    from fnsft.training.finetuning import fine_tune
 
     files = RunFiles(
         model=arguments.model,
         data=arguments.data,
         checkpoints=checkpoints,
         output=arguments.output,
-        network=arguments.network,
+        networks=arguments.networks,
         resume_from=resume_from,
     )
     identity = _identity(arguments, settings)
@@ -129,7 +136,8 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
         fraction=settings.fraction,
         lam=settings.lam if settings.method == "collab" else None,
         affinity=settings.affinity,
-        applies_to=settings.applies_to if settings.method in MASKED_METHODS else None,
+        applies_to=settings.applies_to if settings.masked else None,
+        mask_mode=settings.mask_mode,
         stage=1,
         seed=settings.seed,
         learning_rate=settings.learning_rate,
@@ -137,8 +145,8 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
 
 
 def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | None:
-    """Return which file the method needs (graph, clusters, network), or none; refuse others."""
-    needed = "network" if settings.method == "network" else None
+    """Return which file the method needs (graph, clusters), or none; refuse others."""
+    needed = None
     if settings.method == "collab":
         needed = "clusters" if settings.affinity in CLUSTER_AFFINITIES else "graph"
     what = f"method {settings.method!r}"
@@ -152,13 +160,27 @@ def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | Non
     return needed
 
 
-def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph | None":
-    """Read the graph or clusters of this model; a network is read beside the model itself."""
+def _require_networks(file: Path | None, settings: TrainSettings) -> None:
+    """Refuse networks that no mask is about, and those that will not be found without a file."""
+    if file is not None and settings.mask_mode is None:
+        raise InputError(
+            "--networks: expected a mask_mode, found none; say --mask-mode lesion, preserve, "
+            "train-only or freeze, or leave --networks out"
+        )
+    n_networks = NetworksSettings().n_components
+    asked = [*settings.component_ids, *(i for ids in settings.unfreezing() for i in ids)]
+    if file is None and settings.mask_mode is not None and max(asked) >= n_networks:
+        raise InputError(
+            f"component_ids: expected networks 0 to {n_networks - 1} of those found in the "
+            f"training split, found {max(asked)}; find more with fnsft networks and give --networks"
+        )
+
+
+def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph":
+    """Read the graph or clusters of this model."""
     from fnsft.artifacts.clusters import read_clusters
     from fnsft.artifacts.graphs import open_dense_graph, read_graph
 
-    if settings.method == "network":
-        return None
     if settings.affinity in CLUSTER_AFFINITIES:
         return read_clusters(path, model)
     return (

@@ -34,7 +34,7 @@ class GradientMasker:
     rescale
         Share p by which the surviving gradient is divided (Child-Tuning-F), or None.
     telemetry
-        Looks at gradients and masks, and changes neither.
+        Looks at gradients and masks of all but biases, and changes neither.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class GradientMasker:
         weights = local_part(matrix, matrix.parameter.detach())
         at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
         selection = self.policy.select(gradient, at)
-        if self.telemetry is not None:
+        if self.telemetry is not None and matrix.parameter.ndim > 1:
             self.telemetry.observe(matrix.index, step, gradient, selection)
         return selection
 

@@ -126,7 +126,7 @@ def shard_of(matrix: "MLPMatrix") -> Shard:
         For parameters that are sharded in another way than by rows.
     """
     parameter = matrix.parameter
-    n_rows, n_columns = parameter.shape
+    n_rows, n_columns = parameter.shape if parameter.ndim > 1 else (*parameter.shape, 1)
     first, stop = 0, n_rows
     if matrix.neuron_axis == 0:
         first, stop = matrix.offset, matrix.offset + matrix.d_mlp
@@ -161,7 +161,8 @@ def local_part(matrix: "MLPMatrix", tensor: torch.Tensor) -> torch.Tensor:
         return matrix.view(here)
     chunk = _chunk_rows(matrix.parameter.shape[0], len(shard.starts) - 1)
     first = max(matrix.offset - chunk * shard.rank, 0)
-    return here[first : first + shard.rows.stop - shard.rows.start]
+    rows = here[first : first + shard.rows.stop - shard.rows.start]
+    return rows[:, None] if rows.ndim == 1 else rows
 
 
 def _chunk_rows(n_rows: int, processes: int) -> int:

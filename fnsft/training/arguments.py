@@ -26,8 +26,13 @@ def trainer_arguments(settings: TrainSettings, folder: Path, processes: Processe
     Raises
     ------
     InputError
-        When the processes cannot share a batch evenly.
+        When the processes cannot share a batch evenly, or a quantised model at all.
     """
+    if settings.quantise and processes.n > 1 and settings.parallel == "fsdp":
+        raise InputError(
+            f"quantise: expected a model that every process holds whole, found FSDP2 over "
+            f"{processes.n} processes; use --parallel ddp"
+        )
     pass_samples = settings.micro_batch_size * processes.n
     if settings.batch_size % pass_samples:
         raise InputError(
@@ -82,7 +87,7 @@ def lora_config(settings: TrainSettings, model: torch.nn.Module) -> LoraConfig:
     With ``unmasked: freeze``, on the MLP projections alone: all other adapters are left out.
     """
     targets: str | list[str] = "all-linear"
-    if settings.adapters and settings.unmasked == "freeze":
+    if settings.trains_networks and settings.unmasked == "freeze":
         paths = [(b.gate, b.up, b.down) for b in mlp_blocks(model)]
         targets = sorted({path for block in paths for path in block if path is not None})
     return LoraConfig(

@@ -28,7 +28,7 @@ def claim(
     """
     owner: dict[str, Any] = {
         "stage_version": settings.version,
-        "settings": dataclasses.asdict(settings),
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),  # tuples become lists
         "inputs": {name: _content(path) for name, path in inputs.items()},
     }
     record = folder / "run.json"

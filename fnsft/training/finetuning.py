@@ -1,39 +1,39 @@
 """One fine-tuning run, from a model folder and its splits to a model folder and its record."""
 
 import functools
-import shutil
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
+    TrainingArguments,
     set_seed,
 )
 
-from fnsft.architectures import MLPMatrix, mlp_blocks, mlp_matrices
-from fnsft.artifacts.identity import model_identity
-from fnsft.artifacts.manifest import StageRun, peak_memory_mib
-from fnsft.artifacts.networks import read_neurons
-from fnsft.artifacts.storage import written_whole
-from fnsft.artifacts.telemetry import write_masks, write_neuron_updates
-from fnsft.artifacts.training import Run, TrainingRecord, write_training
-from fnsft.config.stages import MASKED_METHODS, TrainSettings
+from fnsft.architectures import MLPMatrix
+from fnsft.artifacts.forward_masks import ForwardMask
+from fnsft.artifacts.manifest import StageRun
+from fnsft.artifacts.training import Run, TrainingRecord
+from fnsft.config.stages import ForwardMode, TrainSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.masks.adapters import zero_outside
+from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
-from fnsft.training import drawn_masks
+from fnsft.training import drawn_masks, networks, quantisation
 from fnsft.training.arguments import lora_config, trainer_arguments
 from fnsft.training.completion_loss import completion_loss
-from fnsft.training.curve import ValidationCurve, best_point, points_of
+from fnsft.training.curve import ValidationCurve
+from fnsft.training.files import RunFiles
 from fnsft.training.masking import (
     Graph,
     Structure,
@@ -42,20 +42,10 @@ from fnsft.training.masking import (
     require_shape,
     trained_neurons,
 )
+from fnsft.training.networks import NeuronChoice
 from fnsft.training.processes import Processes
+from fnsft.training.saving import record_of, save_best, write_run
 from fnsft.training.trainer import MaskedTrainer, WhenPrepared
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """What a run reads and where it writes; ``checkpoints`` is the run's own folder."""
-
-    model: Path
-    data: Path
-    checkpoints: Path
-    output: Path
-    network: Path | None = None
-    resume_from: Path | None = None
 
 
 def fine_tune(
@@ -69,36 +59,40 @@ def fine_tune(
     """Train, keep the best epoch, and write the model folder with its records.
 
     All ``processes`` call it; the main one writes. ``stage`` is noted the samples that were
-    left out because of their length, and of every layer the neurons without a neighbour.
+    left out because of their length, of every layer the neurons without a neighbour, and how
+    many neurons the run's networks have.
     """
     clock = time.perf_counter()
     set_seed(settings.seed)
+    arguments = trainer_arguments(settings, files.checkpoints, processes)
     tokenizer = load_tokenizer(files.model)
-    train = load_split(files.data / "train.jsonl", tokenizer, settings.max_tokens)
-    validation = load_split(files.data / "validation.jsonl", tokenizer, settings.max_tokens)
+    train = load_split(files.train, tokenizer, settings.max_tokens)
+    validation = load_split(files.validation, tokenizer, settings.max_tokens)
     stage.note(
         processes=processes.n,
         train_samples_left_out=train.n_left_out,
         validation_samples_left_out=validation.n_left_out,
     )
-    model = AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
-    structure = structure_of(model, files, graph)
-    trainer = make_trainer(model, tokenizer, train.samples, settings, files, processes)
-    if settings.adapters:
-        trained = trained_neurons(settings, structure)
-        zero_outside(masked_matrices(trainer.model, settings), trained)
+    model = load_base(files, settings, arguments)
+    if graph is not None:
+        require_shape(graph, model)
+    choice = chosen_neurons(model, files, train.samples, settings, arguments, stage)
+    trainer = make_trainer(model, tokenizer, train.samples, settings, arguments)
+    mask = apply_networks(trainer, settings, choice)
+    structure: Structure | None = choice if settings.trains_networks else graph
 
     def build(model: torch.nn.Module) -> GradientMasker | None:
-        if settings.method not in MASKED_METHODS:
+        if not settings.masked:
             return None
         draw = functools.partial(drawn, trainer, train.samples, files, processes)
-        return build_masker(model, settings, structure, draw)
+        epoch_steps = trainer.state.max_steps // settings.epochs
+        return build_masker(model, settings, structure, epoch_steps, draw)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
         losses = completion_loss(model, validation.samples, settings.micro_batch_size)
         return {"loss": losses.mean_per_token, "samples": losses.n, "tokens": losses.n_tokens}
 
-    save = functools.partial(save_best, trainer, files, processes)
+    save = functools.partial(save_best, trainer, mask, files, processes)
     trainer.add_callback(WhenPrepared(trainer, build, files.resume_from))
     trainer.add_callback(ValidationCurve(measure, settings.validations, save))
     trainer.train(resume_from_checkpoint=str(files.resume_from) if files.resume_from else None)
@@ -106,8 +100,41 @@ def fine_tune(
     if trainer.masker and isinstance(trainer.masker.policy, Collab):
         affinities = trainer.masker.policy.affinities
         stage.note(isolated_neurons=[affinity.isolated for affinity in affinities])
-    write_run(files, trainer.masker, record, processes)
+    write_run(files, trainer, record, processes)
     return record
+
+
+def load_base(
+    files: RunFiles, settings: TrainSettings, arguments: TrainingArguments
+) -> PreTrainedModel:
+    """Load the model that is trained, in float32 or packed."""
+    if packing := quantisation.packing_of(settings):
+        model = quantisation.load_packed(files.model, packing, arguments.device)
+        return quantisation.prepared(model)
+    return AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
+
+
+def chosen_neurons(
+    model: PreTrainedModel,
+    files: RunFiles,
+    samples: Sequence[Encoded],
+    settings: TrainSettings,
+    arguments: TrainingArguments,
+    stage: StageRun,
+) -> NeuronChoice | None:
+    """Return the neurons of the run's networks, if it has any; say and note how many they are."""
+    if settings.mask_mode is None:
+        return None
+    found = networks.read_or_find(model, files, samples, settings.seed, arguments)
+    choice = networks.choose_neurons(found, settings)
+    counts = {str(epoch): n for epoch, n in enumerate(choice.counts, start=1)}
+    stage.note(mask_site=choice.site, network_neurons_by_epoch=counts)
+    if arguments.process_index == 0:
+        for epoch, chosen in enumerate(choice.epochs, start=1):
+            when = f"from epoch {epoch} on, " if epoch > 1 else ""
+            for line in networks.described(chosen):
+                print(f"{settings.mask_mode}: {when}{line}", file=sys.stderr)
+    return choice
 
 
 def make_trainer(
@@ -115,83 +142,43 @@ def make_trainer(
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Encoded],
     settings: TrainSettings,
-    files: RunFiles,
-    processes: Processes,
+    arguments: TrainingArguments,
 ) -> MaskedTrainer:
     """Freeze what the method does not train, add its adapters, and return the trainer."""
     choose_trainable(model, settings)
-    with_adapters = settings.method == "lora" or settings.adapters
     trainer = MaskedTrainer(
         settings=settings,
         model=model,
-        args=trainer_arguments(settings, files.checkpoints, processes),
+        args=arguments,
         train_dataset=as_dataset(samples),
         processing_class=tokenizer,
-        peft_config=lora_config(settings, model) if with_adapters else None,
+        peft_config=lora_config(settings, model) if settings.method == "lora" else None,
     )
+    if settings.quantise:
+        quantisation.adapters_in_float32(trainer.model)
     only_a_bar(trainer)
     return trainer
 
 
-def structure_of(model: torch.nn.Module, files: RunFiles, graph: Graph | None) -> Structure | None:
-    """Return what the run's masks are made from, once it fits the model."""
-    if graph is not None:
-        require_shape(graph, model)
-    if files.network is None:
-        return graph
-    blocks = mlp_blocks(model)
-    return read_neurons(files.network, len(blocks), blocks[0].d_mlp)
+def apply_networks(
+    trainer: MaskedTrainer, settings: TrainSettings, choice: NeuronChoice | None
+) -> ForwardMask | None:
+    """Mask the forward pass of a model that has its adapters, and return the mask; or ready them.
 
-
-def save_best(trainer: MaskedTrainer, files: RunFiles, processes: Processes) -> None:
-    """Write the current weights as the best epoch's; all processes gather, the main one writes."""
-    best = files.checkpoints / "best"
-    if not processes.is_main:
-        trainer.save_model(str(best))
-        return
-    with written_whole(best, replace=True) as folder:
-        trainer.save_model(str(folder))
-        (folder / "training_args.bin").unlink()
-
-
-def record_of(trainer: MaskedTrainer, run: Run, clock: float) -> TrainingRecord:
-    """Return what is recorded of a finished run that began at ``clock``."""
-    points = points_of(trainer.state)
-    chosen = best_point(points)
-    telemetry = trainer.masker.telemetry if trainer.masker else None
-    return TrainingRecord(
-        run=run,
-        validation=points,
-        train_loss=[
-            {"step": entry["step"], "loss": entry["loss"]}
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
-        best_epoch=round(chosen["epoch"]),
-        best_step=chosen["step"],
-        best_validation_perplexity=chosen["perplexity"],
-        optimizer_steps=trainer.state.global_step,
-        mask_pass_rate=telemetry.pass_rate if telemetry else None,
-        wall_seconds=round(time.perf_counter() - clock, 3),
-        peak_memory_mib=peak_memory_mib(),
-    )
-
-
-def write_run(
-    files: RunFiles, masker: GradientMasker | None, record: TrainingRecord, processes: Processes
-) -> None:
-    """Write the model folder: the best epoch's weights, and what is known of the run."""
-    telemetry = masker.telemetry if masker else None
-    updates = telemetry.neuron_updates() if telemetry else None  # all processes together
-    if not processes.is_main:
-        return
-    with written_whole(files.output) as folder:
-        shutil.copytree(files.checkpoints / "best", folder)
-        write_training(folder, record)
-        if telemetry and updates is not None:
-            write_masks(folder, telemetry.records)
-            identity = model_identity(files.model)
-            write_neuron_updates(folder, updates, telemetry.recorded_steps, identity)
+    Adapters that a mask on the update is to hold back lose the neurons that do not train.
+    """
+    if choice is None:
+        return None
+    chosen = choice.epochs[0]
+    if settings.forward_mode is None:
+        if settings.method == "lora":
+            matrices = masked_matrices(trainer.model, settings)
+            zero_outside(matrices, trained_neurons(settings, chosen))
+        return None
+    mode = cast(ForwardMode, settings.forward_mode)
+    mask = forward_mask(choice.site, chosen, mode, straight_through=settings.straight_through)
+    attach(trainer.model, mask)
+    return mask
 
 
 def drawn(
@@ -222,12 +209,12 @@ def only_a_bar(trainer: MaskedTrainer) -> None:
 
 
 def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
-    """Freeze all but the MLP matrices where the method, or ``unmasked: freeze``, asks for it."""
-    if settings.method == "projections-only" or (
-        settings.method in MASKED_METHODS and settings.unmasked == "freeze"
-    ):
+    """Freeze all but what neurons own where the method, or ``unmasked: freeze``, asks for it."""
+    frozen = settings.masked and settings.unmasked == "freeze"
+    # With adapters nothing else trains, and a quantised model has no weights to list.
+    if settings.method != "lora" and (frozen or settings.method == "projections-only"):
         model.requires_grad_(False)
-        for matrix in mlp_matrices(model):
+        for matrix in masked_matrices(model, settings):
             matrix.parameter.requires_grad_(True)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fnsft.architectures import MLPMatrix, adapter_matrices, mlp_blocks, mlp_matrices
+from fnsft.architectures.matrices import mlp_biases
 from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.graphs import CollaborationGraph, DenseGraph
 from fnsft.config.stages import CLUSTER_AFFINITIES, TrainSettings
@@ -32,28 +33,42 @@ from fnsft.masks.policies import (
 )
 from fnsft.masks.shards import local, shard_of
 from fnsft.masks.telemetry import Telemetry
+from fnsft.training.networks import NeuronChoice
 
 Graph = CollaborationGraph | DenseGraph | Clusters  # what neighbours are read from
-Structure = Graph | list[np.ndarray]  # or a network: for each layer a bool vector [N]
+Structure = Graph | NeuronChoice
 Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks of child-tuning-d
 
 
 def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
-    """Return the matrices that a method masks: the MLP's weights, or their adapters."""
-    return adapter_matrices(model) if settings.adapters else mlp_matrices(model)
+    """Return what a method masks: the MLP's weights, for networks the biases too, or adapters.
+
+    To the methods with a share p of every matrix a bias is no matrix.
+    """
+    if settings.method == "lora":
+        return adapter_matrices(model)
+    return mlp_matrices(model) + (mlp_biases(model) if settings.trains_networks else [])
 
 
 def build_masker(
-    model: torch.nn.Module, settings: TrainSettings, structure: Structure | None, draw: Draw
+    model: torch.nn.Module,
+    settings: TrainSettings,
+    structure: Structure | None,
+    epoch_steps: int,
+    draw: Draw,
 ) -> GradientMasker:
-    """Return the masker of a masked method, for a model on its device and sharded if it is."""
+    """Return the masker of a masked method, for a model on its device and sharded if it is.
+
+    ``epoch_steps`` are the optimizer steps of an epoch.
+    """
     matrices = masked_matrices(model, settings)
-    policy = build_policy(settings, structure, matrices, draw)
+    policy = build_policy(settings, structure, epoch_steps, matrices, draw)
     telemetry = None
     if settings.telemetry_steps:
-        shards = [shard_of(matrix) for matrix in matrices]
+        seen = [matrix for matrix in matrices if matrix.parameter.ndim > 1]
+        shards = [shard_of(matrix) for matrix in seen]
         lam = settings.lam if settings.method == "collab" else None
-        telemetry = Telemetry(matrices, shards, settings.telemetry_steps, lam)
+        telemetry = Telemetry(seen, shards, settings.telemetry_steps, lam)
     rescale = settings.fraction if settings.rescale else None
     return GradientMasker(matrices, policy, rescale, telemetry)
 
@@ -61,13 +76,20 @@ def build_masker(
 def build_policy(
     settings: TrainSettings,
     structure: Structure | None,
+    epoch_steps: int,
     matrices: Sequence[MLPMatrix],
     draw: Draw,
 ) -> Policy:
     """Return the policy of a masked method; GMT is ``Highest`` on accumulated gradients."""
     device = local(matrices[0].parameter).device
-    if settings.method == "network":
-        return Network([part.to(device) for part in trained_neurons(settings, structure)])
+    if settings.trains_networks:
+        assert isinstance(structure, NeuronChoice)
+        epochs = [
+            [layer.to(device) for layer in trained_neurons(settings, chosen)]
+            for chosen in structure.epochs
+        ]
+        starts = [epoch_steps * number for number in range(1, len(epochs))]
+        return Network(epochs[0], starts, epochs[1:])
     assert settings.fraction is not None
     match settings.method:
         case "random":
@@ -78,7 +100,7 @@ def build_policy(
         case "child-tuning-d":
             return Fixed(draw(matrices))
         case "collab":
-            assert structure is not None and not isinstance(structure, list)
+            assert structure is not None and not isinstance(structure, NeuronChoice)
             on_device = [part.to(device) for part in build_affinities(settings, structure)]
             return Collab(settings.fraction, settings.seed, settings.lam, on_device)
         case "highest" | "gmt":
@@ -86,11 +108,10 @@ def build_policy(
     raise AssertionError(f"method {settings.method!r} has no policy; see docs/adding-a-method.md")
 
 
-def trained_neurons(settings: TrainSettings, structure: Structure | None) -> list[torch.Tensor]:
-    """Return, for each layer, which neurons a network's method trains, bool [N]."""
-    assert isinstance(structure, list)
-    listed = [torch.from_numpy(layer) for layer in structure]
-    return listed if settings.neurons == "only" else [~layer for layer in listed]
+def trained_neurons(settings: TrainSettings, chosen: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Return, for each layer, which neurons train, bool [N]: the chosen ones, or all others."""
+    listed = [torch.from_numpy(layer) for layer in chosen]
+    return listed if settings.mask_mode == "train-only" else [~layer for layer in listed]
 
 
 def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity]:

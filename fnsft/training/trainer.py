@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from fnsft.config.stages import MASKED_METHODS, TrainSettings
+from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
@@ -106,6 +106,6 @@ def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], 
         "weight_decay": settings.weight_decay,
         "fused": True,
     }
-    if settings.method in MASKED_METHODS and settings.applies_to == "update":
+    if settings.masked and settings.applies_to == "update":
         return MaskedAdamW, arguments | {"moments": settings.moments}
     return torch.optim.AdamW, arguments

@@ -52,4 +52,7 @@ class Policy(Protocol):
     """Decides the mask of one matrix at one step."""
 
     def select(self, gradient: torch.Tensor, at: MatrixStep) -> Selection:
-        """Return which entries of a finite gradient, [N, d] or [d, N] or rows of it, survive."""
+        """Return which entries of a finite gradient survive: [N, d] or [d, N], or rows of it.
+
+        That of a bias is [N, 1]; only the policies of networks get it.
+        """
