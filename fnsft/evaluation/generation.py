@@ -72,7 +72,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, Generation] = {}
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc="generate", unit="batch", disable=None):
+    for start in tqdm(starts, desc="generate", unit="batch", leave=None, disable=None):
         chosen = order[start : start + batch_size]
         new_ids = _continue(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens)
         for i, ids in zip(chosen, new_ids, strict=True):

@@ -11,7 +11,7 @@ from fnsft.artifacts.records import Measurement
 from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.config.stages import EvaluateSettings
 from fnsft.data.formats import Example
-from fnsft.data.tokens import encode, load_split, load_tokenizer
+from fnsft.data.tokens import EncodedSplit, encode, load_split, load_tokenizer
 from fnsft.errors import InputError
 from fnsft.evaluation import cloze, gsm8k, perplexity
 from fnsft.evaluation.generation import Generation, generate
@@ -28,29 +28,56 @@ class Evaluation:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Benchmarks:
+    """What a model is measured on; empty, or None, where no file was given."""
+
+    problems: Sequence[Example]
+    items: Sequence[cloze.ClozeItem]
+    split: EncodedSplit | None = None
+
+
 def evaluate(folder: Path, files: dict[str, Path], settings: EvaluateSettings) -> Evaluation:
     """Measure the model in ``folder`` on the given files of gsm8k, cloze and perplexity.
 
     Files are read before the model is loaded, so that a bad row costs no time.
     """
+    tokenizer = load_tokenizer(folder)
+    benchmarks = read_benchmarks(files, tokenizer, settings)
+    model = load_model(folder, settings.dtype, settings.forward_mask)
+    return measure(model, tokenizer, benchmarks, settings)
+
+
+def read_benchmarks(
+    files: dict[str, Path], tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings
+) -> Benchmarks:
+    """Read the given files of gsm8k, cloze and perplexity."""
     problems = read_problems(files["gsm8k"], settings.gsm8k_limit) if "gsm8k" in files else []
     items = cloze.read_cloze(files["cloze"]) if "cloze" in files else []
-    tokenizer = load_tokenizer(folder)
     split = None
     if "perplexity" in files:
         split = load_split(files["perplexity"], tokenizer, settings.max_tokens)
-    model = load_model(folder, settings.dtype)
+    return Benchmarks(problems, items, split)
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    benchmarks: Benchmarks,
+    settings: EvaluateSettings,
+) -> Evaluation:
+    """Measure a loaded model on every benchmark that is there."""
     result = Evaluation()
-    if problems:
-        _answer(result, model, tokenizer, problems, settings)
-    if items:
-        scores = cloze.log_probabilities(model, items, tokenizer, settings.batch_size)
-        result.measurements += cloze.measure(items, scores)
-    if split:
-        samples = split.samples[: settings.perplexity_limit]
+    if benchmarks.problems:
+        _answer(result, model, tokenizer, benchmarks.problems, settings)
+    if benchmarks.items:
+        scores = cloze.log_probabilities(model, benchmarks.items, tokenizer, settings.batch_size)
+        result.measurements += cloze.measure(benchmarks.items, scores)
+    if benchmarks.split:
+        samples = benchmarks.split.samples[: settings.perplexity_limit]
         losses = completion_loss(model, samples, settings.batch_size)
         result.measurements += perplexity.measure(losses)
-        result.counts["perplexity_samples_too_long"] = split.n_left_out
+        result.counts["perplexity_samples_too_long"] = benchmarks.split.n_left_out
     return result
 
 
