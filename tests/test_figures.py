@@ -11,11 +11,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
+from network_rows import lesions_of, networks_of
 from scipy.stats import rankdata
 
 from fnsft.artifacts.activations import DumpShape, DumpWriter, open_dump, write_dump_tokens
 from fnsft.artifacts.clusters import NO_CLUSTER, Clusters, LayerClusters, write_clusters
+from fnsft.artifacts.lesions import write_lesions
 from fnsft.artifacts.measures import Measure, Source, write_measures
+from fnsft.artifacts.networks import write_networks
 from fnsft.artifacts.scores import (
     BINS,
     HIGHEST,
@@ -37,6 +40,7 @@ from fnsft.reporting.figures import (
     clusters,
     drawing_of,
     influence,
+    networks_clusters,
     overlap,
     scores,
     structure,
@@ -133,7 +137,7 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
     runs = [training("collab", seed, 1.2 + value / 100) for value in (5, 20) for seed in (0, 1)]
     folders = write_runs(tmp_path, runs)
     sweep_flags = ["--axes", *["k"] * 4, "--values", "5", "5", "20", "20"]
-    names = ["adjusted_rand_halves", "modularity", "mask_shared_with_random"]
+    names = ["adjusted_rand_halves", "modularity", "mask_shared_with_random", "best_iou_chance"]
     write_measures(tmp_path / "measures.jsonl", measures_of(names))
     histograms = [tmp_path / f"{source}.safetensors" for source in SOURCES]
     for source, path in zip(SOURCES, histograms, strict=True):
@@ -142,6 +146,8 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
     write_statistics(tmp_path / "tokens.safetensors", statistics_of(np.arange(30)), "m")
     layers = [layer_clusters([20, 12, 9], 2, seed) for seed in range(2)]
     write_clusters(tmp_path / "clusters.safetensors", Clusters(layers, 43), "m")
+    write_networks(tmp_path / "networks.safetensors", networks_of(), "m")
+    write_lesions(tmp_path / "lesions.jsonl", lesions_of("tiny", (0, 1), n_networks=3))
     measures = [str(tmp_path / "measures.jsonl")]
     rng = np.random.default_rng(0)
     tuned = [
@@ -159,6 +165,10 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
         "activations": [str(tmp_path / "dump")],
         "influence": [str(tmp_path / "tokens.safetensors")],
         "clusters": [str(tmp_path / "clusters.safetensors")],
+        "connectivity": [str(tmp_path / "networks.safetensors")],
+        "coverage": [str(tmp_path / "networks.safetensors")],
+        "lesions": [str(tmp_path / "lesions.jsonl")],
+        "networks-clusters": measures,
     }
 
 
@@ -206,6 +216,11 @@ def test_every_figure_says_how_many_seeds_or_tokens_it_shows(
         "activations": "all 90 tokens",
         "influence": "435 tokens, 29 of them distinct",
         "clusters": "41 neurons in 3 clusters\n2 without an edge",
+        "connectivity": "90 tokens of 3 samples, one seed a model",
+        "coverage": "a network, one seed a model",
+        "lesions": "mean over 2 seeds; shade: lowest to highest. Random sets: as many neurons of "
+        "every layer, 10 draws in all a point",
+        "networks-clusters": "2 seeds",
     }
     assert expected[kind] in texts
 
@@ -351,7 +366,7 @@ def test_overlap_averages_the_matrices_of_a_layer() -> None:
     assert (series.n_seeds, series.n_parts) == (2, 3)
 
 
-@pytest.mark.parametrize("module", [agreement, structure, overlap])
+@pytest.mark.parametrize("module", [agreement, structure, overlap, networks_clusters])
 def test_lines_of_a_panel_are_told_apart_without_colour(module: object) -> None:
     for panel in module.PANELS:
         looks = [(line.style.marker, line.style.line) for line in panel.lines]

@@ -14,7 +14,7 @@ import pytest
 from fnsft.artifacts.records import Measurement, Record, write_records
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
-from fnsft.config.stages import MASKED_METHODS, FigureSettings, TableSettings
+from fnsft.config.stages import FRACTION_METHODS, FigureSettings, TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.csv_table import FIELDS, PUBLISHED_FIELDS, csv_text, read_csv
 from fnsft.reporting.curves import panels_of
@@ -233,7 +233,7 @@ def test_notes_state_seeds_items_other_averages_and_steps(table: Table) -> None:
 def test_many_methods_of_one_kind_are_the_others() -> None:
     methods = ("sft", "lora", "random", "highest", "collab")
     records = [
-        record(run_of("A", m, 0.5 if m in MASKED_METHODS else None, seed), 0.4 + seed / 100)
+        record(run_of("A", m, 0.5 if m in FRACTION_METHODS else None, seed), 0.4 + seed / 100)
         for m in methods
         for seed in range(3)
     ]

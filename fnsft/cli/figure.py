@@ -17,7 +17,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        help="what the kind draws: runs, measures, histograms, dumps, statistics or clusters",
+        help="what the kind draws: runs, measures, histograms, dumps, statistics, clusters, "
+        "networks or lesions",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="the figure, .pdf; a .png goes beside it"

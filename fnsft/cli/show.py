@@ -14,10 +14,10 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: None) -> None:
     """Read, lay out, print."""
-    from fnsft.reporting.csv_table import FIELDS, PUBLISHED_FIELDS, read_csv
-    from fnsft.reporting.text_table import published_text, table_text
+    from fnsft.reporting.csv_table import PUBLISHED_FIELDS, read_csv
+    from fnsft.reporting.text_table import any_text, published_text
 
-    texts = [table_text(read_csv(arguments.table, FIELDS))]
+    texts = [any_text(arguments.table)]
     if arguments.published:
         texts.append(published_text(read_csv(arguments.published, PUBLISHED_FIELDS)))
     print("\n\n".join(texts))

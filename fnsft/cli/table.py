@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from fnsft.config.stages import TableSettings
@@ -13,14 +12,19 @@ SETTINGS = TableSettings
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """Add the records, the training records and the two outputs."""
     parser.add_argument(
-        "--records", type=Path, nargs="+", required=True, help="records of fnsft evaluate, .jsonl"
+        "--records",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="records of fnsft evaluate, or of fnsft lesion (kind networks), .jsonl",
     )
     parser.add_argument(
         "--training",
         type=Path,
         nargs="*",
         default=[],
-        help="training.json files or folders: validation chooses p for the average",
+        help="training.json files or folders: validation chooses p for the average, and what "
+        "runs cost stands in the notes",
     )
     parser.add_argument("--output", type=Path, required=True, help="the table, .tex")
     parser.add_argument("--csv", type=Path, required=True, help="the same cells, .csv")
@@ -29,26 +33,15 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
     """Read the records, fill the table, write it twice."""
     from fnsft.artifacts.manifest import recorded_stage
-    from fnsft.artifacts.records import read_records
     from fnsft.artifacts.storage import written_whole
-    from fnsft.artifacts.training import read_training
-    from fnsft.reporting.csv_table import csv_text
-    from fnsft.reporting.labels import ModelLabels
-    from fnsft.reporting.latex import latex
-    from fnsft.reporting.notes import missing_cells
-    from fnsft.reporting.table import summarise
+    from fnsft.reporting.tables import printed_table
 
     inputs = {str(path): path for path in (*arguments.records, *arguments.training)}
     with recorded_stage(settings, inputs, arguments.output) as record:
-        labels = ModelLabels.of(settings)
-        records = [labels.record(found) for found in read_records(arguments.records)]
-        trainings = [labels.training(read_training(path)) for path in arguments.training]
-        labelled = replace(settings, models=labels.models(settings.models), model_labels=())
-        table = summarise(records, trainings, labelled)
+        table = printed_table(arguments.records, arguments.training, settings)
         with written_whole(arguments.csv) as partial:
-            partial.write_text(csv_text(table))
+            partial.write_text(table.csv)
         with written_whole(arguments.output) as partial:
-            partial.write_text(latex(table))
-        missing = missing_cells(table)
-        record.note(records=len(records), cells=len(table.cells), missing_cells=missing)
-    print(f"{arguments.output}: {len(table.cells)} cells, {missing} missing", file=sys.stderr)
+            partial.write_text(table.latex)
+        record.note(records=table.rows, cells=table.cells, missing_cells=table.missing)
+    print(f"{arguments.output}: {table.cells} cells, {table.missing} missing", file=sys.stderr)

@@ -16,7 +16,7 @@ from fnsft.artifacts.training import TrainingRecord
 from fnsft.errors import InputError
 
 Key = tuple[str, str, float | None]
-Kind = Literal["items", "pooled items", "seeds", "bound"]
+Kind = Literal["items", "pooled items", "seeds", "bound", "seeds, sd", "draws, sd"]
 T = TypeVar("T", bound=Record | TrainingRecord)
 
 
@@ -27,8 +27,9 @@ class Cell:
     ``kind`` says where the error comes from: one run's items; the items of two runs, root
     mean square (both answer the same items, so that two runs are no second sample of them);
     the spread of three or more seeds; or, in averages, the mean of the parts' errors, which
-    bounds that of the average however they are correlated. A mean over models or fractions
-    has no n where theirs differ.
+    bounds that of the average however they are correlated. In tables of networks it is the
+    standard deviation over seeds, or over random draws. A mean over models or fractions has no
+    n where theirs differ.
     """
 
     value: float
@@ -40,7 +41,8 @@ class Cell:
     learning_rate: float | None = None
     optimizer_steps: float | None = None
     chosen: bool = False
-    mark: Literal["", "best", "second"] = ""
+    mark: Literal["", "best", "second", "beyond"] = ""
+    n_draws: int | None = None
 
 
 def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], where: str) -> Cell:
@@ -51,10 +53,6 @@ def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], wher
         kind, uncertainty = "seeds", statistics.stdev(values) / math.sqrt(len(values))
     elif len(values) == 2:
         kind, uncertainty = "pooled items", _root_mean_square([r.stderr for r in records])
-    rates = {training.run.learning_rate for training in trainings}
-    if len(rates) > 1:
-        found = ", ".join(map(str, sorted(rates, key=str)))
-        raise InputError(f"{where}: expected one learning rate for all seeds, found {found}")
     perplexities = [training.best_validation_perplexity for training in trainings]
     steps = [training.optimizer_steps for training in trainings]
     return Cell(
@@ -64,9 +62,26 @@ def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], wher
         n_items=_the_only(records, "n", where),
         n_seeds=len(records),
         validation_perplexity=statistics.fmean(perplexities) if perplexities else None,
-        learning_rate=next(iter(rates), None),
+        learning_rate=learning_rate_of(trainings, where),
         optimizer_steps=statistics.fmean(steps) if steps else None,
     )
+
+
+def learning_rate_of(trainings: Sequence[TrainingRecord], where: str) -> float | None:
+    """Return the learning rate of all seeds, None without a run."""
+    rates = {training.run.learning_rate for training in trainings}
+    if len(rates) > 1:
+        found = ", ".join(map(str, sorted(rates, key=str)))
+        raise InputError(f"{where}: expected one learning rate for all seeds, found {found}")
+    return next(iter(rates), None)
+
+
+def task_of(records: Iterable[Record]) -> str:
+    """Return the task of all records; of several none could be the table's."""
+    tasks = tuple(dict.fromkeys(record.task for record in records))
+    if len(tasks) > 1:
+        raise InputError(f"expected the records of one task, found {', '.join(tasks)}")
+    return tasks[0]
 
 
 def mean_of(cells: Sequence[Cell]) -> Cell:
@@ -100,7 +115,7 @@ def by_cell(runs: Iterable[T]) -> dict[Key, list[T]]:
                 f"{name_of(key)}: expected one run a seed, found seeds "
                 f"{', '.join(map(str, seeds))}; give the files of one stage and one setting"
             )
-        for field in ("task", "stage", "lam", "affinity", "applies_to"):
+        for field in ("task", "stage", "lam", "affinity", "applies_to", "mask_mode"):
             _the_only(identities, field, name_of(key))
     return dict(grouped)
 

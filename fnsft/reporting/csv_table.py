@@ -2,12 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fnsft.artifacts.storage import existing
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell
+from fnsft.reporting.grid import Column, Grid, Row
 from fnsft.reporting.table import RULES, Table
 
 AVERAGE = "Average"
@@ -29,6 +31,23 @@ FIELDS = (
     "learning_rate",
     "optimizer_steps",
 )
+GRID_FIELDS = (
+    "model",
+    "section",
+    "row",
+    "group",
+    "column",
+    "metric",
+    "applies",
+    "value",
+    "uncertainty",
+    "uncertainty_kind",
+    "n_items",
+    "n_seeds",
+    "n_draws",
+    "mark",
+)
+COUNTS = ("n_items", "n_seeds", "n_draws")
 PUBLISHED_FIELDS = (
     "paper",
     "source",
@@ -49,15 +68,48 @@ def csv_text(table: Table) -> str:
     Values are in the metric's own unit (shares in [0, 1]). ``fraction_rule`` is ``chosen``
     for the p that validation chose, and names the rule of an average.
     """
+    what = {"benchmark": table.settings.benchmark, "metric": table.settings.metric}
+    return _written(FIELDS, (what | identity | _numbers(cell) for identity, cell in _cells(table)))
+
+
+def grid_csv(grid: Grid) -> str:
+    """Write a grid's cells in its order, also those that do not apply to their row."""
+    return _written(
+        GRID_FIELDS,
+        (
+            {"model": model, "section": row.section, "row": row.name}
+            | {"group": column.group, "column": column.name, "metric": column.metric}
+            | {"applies": "yes" if column in row.cells else "no"}
+            | _numbers(row.cells.get(column))
+            for model, rows in grid.blocks.items()
+            for row in rows
+            for column in grid.columns
+        ),
+    )
+
+
+def grid_of(rows: Sequence[dict[str, str]]) -> Grid:
+    """Return the grid that :func:`grid_csv` wrote, without its caption and notes."""
+    blocks: dict[str, dict[tuple[str, str], dict[Column, Cell | None]]] = {}
+    columns = [Column(row["group"], row["column"], row["metric"]) for row in rows]
+    for column, row in zip(columns, rows, strict=True):
+        cells = blocks.setdefault(row["model"], {}).setdefault((row["section"], row["row"]), {})
+        if row["applies"] == "yes":
+            cells[column] = _cell_of(row)
+    return Grid(
+        columns=tuple(dict.fromkeys(columns)),
+        blocks={
+            model: [Row(*key, cells) for key, cells in block.items()]
+            for model, block in blocks.items()
+        },
+    )
+
+
+def _written(fields: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(stream, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for identity, cell in _cells(table):
-        writer.writerow(
-            {"benchmark": table.settings.benchmark, "metric": table.settings.metric}
-            | identity
-            | _numbers(cell)
-        )
+    writer.writerows(rows)
     return stream.getvalue()
 
 
@@ -95,11 +147,21 @@ def _numbers(cell: Cell | None) -> dict[str, str | int | None]:
         "uncertainty_kind": cell.kind,
         "n_items": cell.n_items,
         "n_seeds": cell.n_seeds,
+        "n_draws": cell.n_draws,
         "mark": cell.mark,
         "validation_perplexity": short(cell.validation_perplexity),
         "learning_rate": short(cell.learning_rate),
         "optimizer_steps": short(cell.optimizer_steps),
     }
+
+
+def _cell_of(row: dict[str, str]) -> Cell | None:
+    if not row["value"]:
+        return None
+    numbers = {name: int(row[name]) if row[name] else None for name in COUNTS}
+    uncertainty = float(row["uncertainty"]) if row["uncertainty"] else None
+    kind, mark = row["uncertainty_kind"], row["mark"]
+    return Cell(float(row["value"]), uncertainty, kind, mark=mark, **numbers)  # type: ignore[arg-type]
 
 
 def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:

@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+from fnsft.artifacts.lesions import Lesion
 from fnsft.artifacts.measures import Measure
 from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import FigureSettings, TableSettings
 from fnsft.errors import InputError
 
+Row = TypeVar("Row", Record, Measure, Lesion)
+Labelled = TypeVar("Labelled", TableSettings, FigureSettings)
+FOUR_DIGITS, SIX_DIGITS = 1e3, 1e5
 LABELS = {
     "base": "Base",
     "sft": "SFT",
@@ -32,10 +37,19 @@ LABELS = {
     "mutual": "Mutual kNN",
     "collab-cluster": "Clusters",
     "collab-cluster-l0.7": "Clusters, λ = 0.7",
+    "sft-lesion": "SFT (network removed)",
+    "sft-preserve": "SFT (only network kept)",
+    "sft-train-only": "SFT (only network trained)",
+    "sft-freeze": "SFT (network frozen)",
+    "lora-lesion": "LoRA (network removed)",
+    "lora-preserve": "LoRA (only network kept)",
+    "lora-train-only": "LoRA (only network trained)",
+    "lora-freeze": "LoRA (network frozen)",
     "shuffled": "Shuffled",
     "cluster-shuffled": "Shuffled clusters",
     "projections-only": "Projections only",
 }
+RANDOM = "-random"
 SOURCE_LABELS = {
     "model": "model",
     "random-init": "random-initialised twin",
@@ -57,6 +71,8 @@ MEASURE_LABELS = {
     "in_degree_gini": "inequality of in-degrees (Gini)",
     "nobodys_neighbour_share": "share of neurons that are nobody's neighbour",
     "entropy_bits": "entropy of the partition (bits)",
+    "adjusted_rand_networks_clusters": "adjusted Rand index, networks and clusters",
+    "best_iou_networks_clusters": "IoU of a network and its nearest cluster",
 }
 PARAMETER_LABELS = {
     "k": "neighbours k",
@@ -68,7 +84,12 @@ PARAMETER_LABELS = {
 
 
 def label_of(method: str) -> str:
-    """Return a method's written name; methods without one are written as they are named."""
+    """Return a method's written name; methods without one are written as they are named.
+
+    A control that has random neurons in a network's place is named after the method.
+    """
+    if method.endswith(RANDOM) and (of := LABELS.get(method.removesuffix(RANDOM))):
+        return of.replace("network", "random set")
     return LABELS.get(method, method)
 
 
@@ -111,21 +132,17 @@ class ModelLabels:
         """Take the labels of a table's or figure's settings; without labels, names stay."""
         return cls(dict(zip(settings.models, settings.model_labels, strict=False)))
 
-    def record(self, record: Record) -> Record:
-        """Return a metric record under its model's label."""
-        return replace(record, model=self.labels.get(record.model, record.model))
+    def row(self, row: Row) -> Row:
+        """Return a metric record, measure or lesion under its model's label."""
+        return replace(row, model=self.labels.get(row.model, row.model))
 
     def training(self, training: TrainingRecord) -> TrainingRecord:
         """Return a training record under its model's label."""
         name = training.run.model
         return replace(training, run=replace(training.run, model=self.labels.get(name, name)))
 
-    def measure(self, measure: Measure) -> Measure:
-        """Return a measure under its model's label."""
-        return replace(measure, model=self.labels.get(measure.model, measure.model))
-
-    def figure(self, settings: FigureSettings) -> FigureSettings:
-        """Return a figure's settings whose models are labels."""
+    def settings(self, settings: Labelled) -> Labelled:
+        """Return a table's or figure's settings whose models are labels."""
         return replace(settings, models=self.models(settings.models), model_labels=())
 
     def models(self, models: tuple[str, ...]) -> tuple[str, ...]:
@@ -143,16 +160,25 @@ def in_order(methods: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class MetricStyle:
-    """How a metric's values are printed, and which of two is better."""
+    """How a metric's values are printed, and which of two is better.
+
+    Values of more than three digits, as perplexities of broken models have, are rounded.
+    """
 
     scale: float = 100.0
     decimals: int = 1
     unit: str = "%"
     lower_is_better: bool = False
 
-    def printed(self, value: float) -> str:
-        """Return the value as it is printed, without its unit."""
-        return f"{value * self.scale:.{self.decimals}f}"
+    def printed(self, value: float, beside: float | None = None) -> str:
+        """Return the value as it is printed, without its unit, to the digits of another one."""
+        number = value * self.scale
+        size = abs(number if beside is None else beside * self.scale)
+        if size < FOUR_DIGITS:
+            return f"{number:.{self.decimals}f}"
+        if size < SIX_DIGITS:
+            return f"{number:.0f}"
+        return f"{number:.1e}".replace("e+", "e").replace("e0", "e")
 
 
 def style_of(metric: str) -> MetricStyle:

@@ -1,9 +1,11 @@
 r"""A table as LaTeX to ``\input``: booktabs, multirow and threeparttable."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 from fnsft.reporting.cells import Cell
-from fnsft.reporting.labels import label_of
+from fnsft.reporting.grid import Column, Grid, measured_in_words
+from fnsft.reporting.labels import MetricStyle, label_of, style_of
 from fnsft.reporting.notes import caption_of, notes_of
 from fnsft.reporting.table import Table
 
@@ -39,19 +41,54 @@ def escaped(text: str) -> str:
 def latex(table: Table) -> str:
     """Write the table as a ``table`` environment."""
     body = _methods_as_rows if table.settings.layout == "rows" else _methods_as_columns
-    columns, lines = body(table)
+    return _environment(caption_of(table), *body(table), notes_of(table))
+
+
+def grid_latex(grid: Grid) -> str:
+    """Write a grid as a ``table`` environment: a line above every block and every section."""
+    width = 1 + len(grid.columns)
+    lines = [*_heads(grid.columns), r"\midrule"]
+    for place, (model, rows) in enumerate(grid.blocks.items()):
+        lines += [r"\midrule"] if place else []
+        lines.append(_row([rf"\multicolumn{{{width}}}{{l}}{{\textbf{{{escaped(model)}}}}}"]))
+        for section, members in itertools.groupby(rows, key=lambda row: row.section):
+            if section:
+                lines.append(rf"\cmidrule{{1-{width}}}")
+                lines.append(
+                    _row([rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escaped(section)}}}}}"])
+                )
+            for row in members:
+                cells = [_cell(style_of(c.metric), row.cells.get(c)) for c in grid.columns]
+                lines.append(_row([escaped(row.name), *cells]))
+    notes = [*grid.notes, *measured_in_words(grid)]
+    return _environment(grid.caption, "l" + "c" * len(grid.columns), lines, notes)
+
+
+def _heads(columns: Sequence[Column]) -> list[str]:
+    """Return the groups with a rule below each, and the columns' names."""
+    groups, rules, first = [""], [], 2
+    for heading, members in itertools.groupby(columns, key=lambda column: column.heading):
+        width = len(list(members))
+        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(heading)}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        first += width
+    return [_row(groups), "".join(rules), _row(["", *(escaped(c.name) for c in columns)])]
+
+
+def _environment(caption: str, columns: str, lines: Iterable[str], notes: Iterable[str]) -> str:
+    """Put the lines between a caption and notes, both plain text."""
     lines = [
         r"\begin{table}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{2.8pt}",
         r"\begin{threeparttable}",
-        rf"\caption{{{escaped(caption_of(table))}}}",
+        rf"\caption{{{escaped(caption)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
         r"\begin{tablenotes}[flushleft]\scriptsize\setlength{\labelsep}{0pt}",
-        *(rf"\item {escaped(note)}" for note in notes_of(table)),
+        *(rf"\item {escaped(note)}" for note in notes),
         r"\end{tablenotes}",
         r"\end{threeparttable}",
         r"\end{table}",
@@ -83,7 +120,7 @@ def _methods_as_rows(table: Table) -> tuple[str, list[str]]:
             if averaged:
                 cells.append(table.averages.get(("validation", method)))
             lines.append(
-                _row([escaped(label_of(method)), share, *(_cell(table, c) for c in cells)])
+                _row([escaped(label_of(method)), share, *(_method_cell(table, c) for c in cells)])
             )
     return "ll" + "c" * (len(table.models) + averaged), lines
 
@@ -102,16 +139,16 @@ def _block(table: Table, model: str) -> list[str]:
         row.append("--" if fraction is None else f"{fraction:g}")
         for method in table.columns:
             if method in table.masked:
-                row.append(_cell(table, table.cells.get((model, method, fraction))))
+                row.append(_method_cell(table, table.cells.get((model, method, fraction))))
             else:
-                text = _cell(table, table.cells.get((model, method, None)))
+                text = _method_cell(table, table.cells.get((model, method, None)))
                 row.append(_spanning(text, height, place))
         rows.append(_row(row))
     return rows
 
 
 def _average(table: Table) -> str:
-    cells = [_cell(table, table.averages.get(("validation", m))) for m in table.columns]
+    cells = [_method_cell(table, table.averages.get(("validation", m))) for m in table.columns]
     return _row(["Average", r"$\dagger$" if len(table.fractions) > 1 else "", *cells])
 
 
@@ -121,16 +158,20 @@ def _spanning(text: str, height: int, place: int) -> str:
     return rf"\multirow{{{height}}}{{*}}{{{text}}}" if place == 0 else ""
 
 
-def _cell(table: Table, cell: Cell | None) -> str:
-    """Return value, mark, dagger and the uncertainty beside them."""
+def _cell(style: MetricStyle, cell: Cell | None, dagger: bool = False) -> str:
+    """Return value, mark, the uncertainty beside them, and a dagger."""
     if cell is None:
         return "--"
-    printed = table.style.printed
-    command = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}[cell.mark]
-    text = command % printed(cell.value)
+    command = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}.get(cell.mark, "%s")
+    text = command % style.printed(cell.value)
     if cell.uncertainty is not None:
-        text += rf"{{\tiny$\,\pm${printed(cell.uncertainty)}}}"
-    return text + (r"\rlap{$^{\dagger}$}" if cell.chosen and len(table.fractions) > 1 else "")
+        text += rf"{{\tiny$\,\pm${style.printed(cell.uncertainty, cell.value)}}}"
+    return text + (r"\rlap{$^{\dagger}$}" if dagger or cell.mark == "beyond" else "")
+
+
+def _method_cell(table: Table, cell: Cell | None) -> str:
+    chosen = cell is not None and cell.chosen and len(table.fractions) > 1
+    return _cell(table.style, cell, chosen)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -4,13 +4,13 @@ Plain text; a writer escapes it for its own format.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fnsft.reporting.cells import Cell
-from fnsft.reporting.labels import label_of
+from fnsft.reporting.grid import DASH
+from fnsft.reporting.labels import counted, label_of
 from fnsft.reporting.table import RULES, Rule, Table
 
-DASH = "–"
 LISTED_METHODS = 4  # more that share a kind of uncertainty are called the others
 
 
@@ -18,9 +18,15 @@ def caption_of(table: Table) -> str:
     """Return the caption: the title that was given, then what was measured."""
     unit = f", in {table.style.unit}" if table.style.unit else ""
     metric = table.settings.metric.replace("_", " ")
-    measured = f"{metric} on {table.settings.benchmark}{unit}, task {table.tasks[0]}."
-    title = table.settings.title.strip().rstrip(".")
-    return f"{title}. {measured[0].upper()}{measured[1:]}" if title else measured.capitalize()
+    measured = f"{metric} on {table.settings.benchmark}{unit}, task {table.task}."
+    return titled(table.settings.title, measured)
+
+
+def titled(title: str, measured: str) -> str:
+    """Put the title that was given before what was measured."""
+    words = title.strip().rstrip(".")
+    sentence = measured[0].upper() + measured[1:]
+    return f"{words}. {sentence}" if words else sentence
 
 
 def notes_of(table: Table) -> list[str]:
@@ -30,8 +36,8 @@ def notes_of(table: Table) -> list[str]:
     absent = sum(("validation", method) not in table.averages for method in table.columns)
     if missing or absent:
         notes.append(
-            f"{DASH}: not measured ({_counted(missing, 'cell')} without a record; "
-            f"{_counted(absent, 'average')} without every record and validation)."
+            f"{DASH}: not measured ({_numbered(missing, 'cell')} without a record; "
+            f"{_numbered(absent, 'average')} without every record and validation)."
         )
     return notes
 
@@ -100,24 +106,28 @@ def _with_error(table: Table, cell: Cell) -> str:
 
 def _steps(table: Table) -> list[str]:
     """State the optimizer steps, which differ between methods (GMT's are fewer)."""
-    found: dict[str, set[int]] = defaultdict(set)
+    found: dict[str, list[int]] = defaultdict(list)
     for (_, method, _), cell in table.cells.items():
         if cell.optimizer_steps is not None:
-            found[method].add(round(cell.optimizer_steps))
+            found[method].append(round(cell.optimizer_steps))
+    steps = {method: counted(found[method]) for method in table.columns if method in found}
+    return told_by_method("Optimizer steps", steps)
+
+
+def told_by_method(what: str, found: Mapping[str, str]) -> list[str]:
+    """State what the runs of every method have, the methods that share it together."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for method in table.columns:
-        if steps := found.get(method):
-            low, high = min(steps), max(steps)
-            groups[f"{low:,}" if low == high else f"{low:,}–{high:,}"].append(method)
+    for method, words in found.items():
+        groups[words].append(method)
     if len(groups) == 1:
-        return [f"Optimizer steps of every run: {next(iter(groups))}."]
-    listing = "; ".join(f"{_listed(methods)} {steps}" for steps, methods in groups.items())
-    return [f"Optimizer steps a run: {listing}."] if groups else []
+        return [f"{what} of every run: {next(iter(groups))}."]
+    listing = "; ".join(f"{_listed(methods)} {words}" for words, methods in groups.items())
+    return [f"{what} a run: {listing}."] if groups else []
 
 
 def _listed(methods: Iterable[str]) -> str:
     return ", ".join(label_of(method) for method in dict.fromkeys(methods))
 
 
-def _counted(n: int, noun: str) -> str:
+def _numbered(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,11 +1,15 @@
 """How figures look: colour-blind-safe, and still told apart when printed in grey.
 
 Colours are Okabe and Ito's (2008); a method also has a marker of its own, and a fraction a
-line style, so that no line depends on its colour. Sizes are those of a two-column page.
+line style, so that no line depends on its colour. Of more methods than there are colours those
+of one kind share one, full fine-tuning, LoRA and their controls each with a line style of its
+own. Sizes are those of a two-column page.
 """
 
 from dataclasses import dataclass
 from typing import Any
+
+from fnsft.reporting.labels import RANDOM
 
 COLOURS = (
     "#000000",
@@ -18,7 +22,7 @@ COLOURS = (
     "#7F7F7F",
     "#8B5A2B",
 )
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
 SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.2, 1, 1.2))
 LINES = (SOLID, DASHED, DOTTED, DASH_DOTTED)
 GREY, PALE_GREY = "#7F7F7F", "#C8C8C8"
@@ -72,6 +76,16 @@ def style_of(
     method: str, fraction: float | None, methods: list[str], fractions: list[float]
 ) -> LineStyle:
     """Return the style of a line among all methods and fractions of a figure."""
-    style = nth_style(methods.index(method))
     share = 0 if fraction is None else fractions.index(fraction)
+    if len(methods) <= len(COLOURS):
+        style = nth_style(methods.index(method))
+    else:
+        kinds = list(dict.fromkeys(_kind_of(name) for name in methods))
+        style = nth_style(kinds.index(_kind_of(method)))
+        share += method.startswith("lora") + 2 * method.endswith(RANDOM)
     return LineStyle(style.colour, style.marker, LINES[share % len(LINES)])
+
+
+def _kind_of(method: str) -> str:
+    """Return what full fine-tuning, LoRA and their controls with random neurons share."""
+    return method.removesuffix(RANDOM).removeprefix("lora").removeprefix("sft")

@@ -13,7 +13,7 @@ from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import FRACTION_METHODS, TableSettings
 from fnsft.errors import InputError
-from fnsft.reporting.cells import Cell, Key, by_cell, cell_of, mean_of, name_of
+from fnsft.reporting.cells import Cell, Key, by_cell, cell_of, mean_of, name_of, task_of
 from fnsft.reporting.labels import MetricStyle, in_order, style_of
 
 Rule = Literal["validation", "mean", "test"]
@@ -33,7 +33,7 @@ class Table:
     """
 
     settings: TableSettings
-    tasks: tuple[str, ...]
+    task: str
     models: tuple[str, ...]
     methods: tuple[str, ...]
     controls: tuple[str, ...]
@@ -104,10 +104,8 @@ def summarise(
     cells = {
         key: cell_of(runs, trained.get(key, []), name_of(key)) for key, runs in grouped.items()
     }
-    tasks = tuple(dict.fromkeys(record.task for record in wanted))
-    if len(tasks) > 1:
-        raise InputError(f"expected the records of one task, found {', '.join(tasks)}")
-    table = Table(settings, tasks, models, methods, settings.controls, fractions, masked, cells, {})
+    task = task_of(wanted)
+    table = Table(settings, task, models, methods, settings.controls, fractions, masked, cells, {})
     return _marked(_averaged(table))
 
 
@@ -157,16 +155,16 @@ def _marked(table: Table) -> Table:
     cells = dict(table.cells)
     for model in table.models:
         block = [key for key in cells if key[0] == model and key[1] in table.methods]
-        marks = _marks([cells[key] for key in block], table.style)
+        marks = marks_of([cells[key] for key in block], table.style)
         cells |= {key: cell for key, cell in zip(block, marks, strict=True)}
     averages = dict(table.averages)
     row = [key for key in averages if key[0] == "validation" and key[1] in table.methods]
-    marks = _marks([averages[key] for key in row], table.style)
+    marks = marks_of([averages[key] for key in row], table.style)
     averages |= {key: cell for key, cell in zip(row, marks, strict=True)}
     return dataclasses.replace(table, cells=cells, averages=averages)
 
 
-def _marks(cells: Sequence[Cell], style: MetricStyle) -> list[Cell]:
+def marks_of(cells: Sequence[Cell], style: MetricStyle) -> list[Cell]:
     """Mark cells by their printed values, so that what looks equal shares its mark."""
     printed = [float(style.printed(cell.value)) for cell in cells]
     ranked = sorted(set(printed), reverse=not style.lower_is_better)

@@ -1,8 +1,16 @@
-"""A table for the terminal: models by methods, one row a fraction p, at most 100 columns."""
+"""A table for the terminal: models by methods, one row a fraction p, at most 100 columns.
 
+Grids (conditions by quantities) have a line above every model and section.
+"""
+
+import itertools
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
+from fnsft.reporting.csv_table import FIELDS, GRID_FIELDS, grid_of, read_csv
+from fnsft.reporting.grid import Column as GridColumn
+from fnsft.reporting.grid import Grid, Row, measured_in_words
 from fnsft.reporting.labels import label_of, style_of
 from fnsft.reporting.table import RULES
 
@@ -10,6 +18,14 @@ WIDTH = 100
 CsvRow = dict[str, str]
 Column = list[str]  # two lines of head, then one text a row; all of one width
 Place = tuple[str, str]  # a row: model and p
+
+
+def any_text(path: Path) -> str:
+    """Lay out a table's CSV file, whose header tells its form."""
+    rows = read_csv(path, ("model",))
+    if "section" in rows[0]:
+        return grid_text(grid_of(read_csv(path, GRID_FIELDS)))
+    return table_text(read_csv(path, FIELDS))
 
 
 def table_text(rows: Sequence[CsvRow]) -> str:
@@ -37,6 +53,47 @@ def table_text(rows: Sequence[CsvRow]) -> str:
             for part in _parts(columns, _width([names, shares]))
         ]
     return "\n\n".join(["\n".join(textwrap.wrap(_head(shown), WIDTH)), *map(_joined, pages)])
+
+
+def grid_text(grid: Grid) -> str:
+    """Lay out a grid; columns that do not fit stand below."""
+    lines: list[tuple[str, Row | None]] = []
+    for model, rows in grid.blocks.items():
+        lines.append((model, None))
+        for section, members in itertools.groupby(rows, key=lambda row: row.section):
+            lines += [(f" {section}:", None)] if section else []
+            lines += [(f"  {row.name}", row) for row in members]
+    width = max(len(name) for name, row in lines if row is not None)
+    names = [text.ljust(width) for text in ("", "", *(name for name, _ in lines))]
+    groups = [
+        _group(list(members), [row for _, row in lines])
+        for _, members in itertools.groupby(grid.columns, key=lambda column: column.heading)
+    ]
+    pages = [[names, *part] for part in _parts(groups, width)]
+    marks = {"best": "* best of its block", "beyond": "† worse than all its random sets"}
+    found = {cell.mark for _, cell in grid.cells if cell is not None}
+    head = [
+        *measured_in_words(grid),
+        *(f"{words}." for mark, words in marks.items() if mark in found),
+    ]
+    return "\n\n".join(["\n".join(textwrap.wrap(" ".join(head), WIDTH)), *map(_joined, pages)])
+
+
+def _group(columns: Sequence[GridColumn], rows: Sequence[Row | None]) -> Column:
+    """Join the columns of a group below its heading."""
+    parts = [_aligned([c.name, *(_grid_cell(c, row) for row in rows)]) for c in columns]
+    return _aligned([columns[0].heading, *map(" ".join, zip(*parts, strict=True))])
+
+
+def _grid_cell(column: GridColumn, row: Row | None) -> str:
+    if row is None:
+        return ""
+    cell = row.cells.get(column)
+    if cell is None:
+        return "– "
+    printed = style_of(column.metric).printed
+    error = "" if cell.uncertainty is None else f"±{printed(cell.uncertainty, cell.value)}"
+    return printed(cell.value) + error + {"best": "*", "beyond": "†"}.get(cell.mark, " ")
 
 
 def published_text(rows: Sequence[CsvRow]) -> str:

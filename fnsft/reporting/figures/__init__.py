@@ -13,7 +13,8 @@ from fnsft.reporting.style import RC
 
 def drawing_of(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     """Draw the figure of ``settings.kind``, in one style; only its own module is imported."""
-    module = importlib.import_module(f"fnsft.reporting.figures.{settings.kind}")
+    name = settings.kind.replace("-", "_")
+    module = importlib.import_module(f"fnsft.reporting.figures.{name}")
     with mpl.rc_context(RC):
         drawing: Drawing = module.drawing(paths, settings)
     return drawing

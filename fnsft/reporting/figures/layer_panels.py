@@ -39,8 +39,8 @@ def drawing_of(
     With several models (or tasks, or graphs) every one has a column, and every panel a row.
     """
     labels = ModelLabels.of(settings)
-    measures = [labels.measure(measure) for measure in read_measures(paths)]
-    columns = columns_of(measures, panels, labels.figure(settings).models)
+    measures = [labels.row(measure) for measure in read_measures(paths)]
+    columns = columns_of(measures, panels, labels.settings(settings).models)
     shown = [p for p in panels if any(line in c for c in columns.values() for line in p.lines)]
     figure = draw(columns, shown, width)
     return Drawing(figure, f"{len(columns)} models, {len(shown)} panels")

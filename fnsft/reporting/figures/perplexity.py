@@ -23,7 +23,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     """Read training records, group and draw them."""
     labels = ModelLabels.of(settings)
     trainings = [labels.training(read_training(path)) for path in paths]
-    panels = panels_of(trainings, labels.figure(settings))
+    panels = panels_of(trainings, labels.settings(settings))
     curves = sum(len(panel.curves) for panel in panels)
     return Drawing(draw(panels), f"{len(panels)} models, {curves} curves")
 

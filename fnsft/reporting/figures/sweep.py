@@ -51,7 +51,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
             )
     labels = ModelLabels.of(settings)
     trainings = [labels.training(read_training(path)) for path in paths]
-    return draw(sweep_lines(trainings, labels.figure(settings)))
+    return draw(sweep_lines(trainings, labels.settings(settings)))
 
 
 def sweep_lines(trainings: Sequence[TrainingRecord], settings: FigureSettings) -> list[SweepLine]:

@@ -61,7 +61,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     others = [read_training(path).run.method for path in paths if path not in recorded]
     trainings = [labels.training(read_training(path)) for path in recorded]
     updates = [read_neuron_updates(path) for path in recorded]
-    panels = panels_of(trainings, updates, labels.figure(settings))
+    panels = panels_of(trainings, updates, labels.settings(settings))
     left_out = ", ".join(label_of(method) for method in in_order(others))
     words = f"; without records of masks: {left_out}" if left_out else ""
     return Drawing(draw(panels), f"{len(panels)} panels{words}")

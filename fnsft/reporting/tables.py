@@ -1,0 +1,50 @@
+"""The tables of every kind: from files to what is printed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fnsft.artifacts.lesions import read_lesions
+from fnsft.artifacts.records import read_records
+from fnsft.artifacts.training import read_training
+from fnsft.config.stages import TableSettings
+from fnsft.reporting.csv_table import csv_text, grid_csv
+from fnsft.reporting.labels import ModelLabels
+from fnsft.reporting.latex import grid_latex, latex
+from fnsft.reporting.network_table import networks_grid
+from fnsft.reporting.notes import missing_cells
+from fnsft.reporting.selective_table import selective_grid
+from fnsft.reporting.table import summarise
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table in both formats, from ``rows`` lines; of its cells some may be missing."""
+
+    latex: str
+    csv: str
+    rows: int
+    cells: int
+    missing: int
+
+
+def printed_table(
+    paths: Sequence[Path], training_paths: Sequence[Path], settings: TableSettings
+) -> PrintedTable:
+    """Read metric records (kind networks: lesions) and training records, and print the table."""
+    labels = ModelLabels.of(settings)
+    labelled = labels.settings(settings)
+    if settings.kind == "networks":
+        lesions = [labels.row(row) for row in read_lesions(paths)]
+        grid, rows = networks_grid(lesions, labelled), len(lesions)
+    else:
+        records = [labels.row(row) for row in read_records(paths)]
+        trainings = [labels.training(read_training(path)) for path in training_paths]
+        rows = len(records)
+        if settings.kind == "methods":
+            table = summarise(records, trainings, labelled)
+            missing = missing_cells(table)
+            return PrintedTable(latex(table), csv_text(table), rows, len(table.cells), missing)
+        grid = selective_grid(records, trainings, labelled)
+    filled = len(grid.cells) - grid.missing
+    return PrintedTable(grid_latex(grid), grid_csv(grid), rows, filled, grid.missing)
