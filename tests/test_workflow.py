@@ -124,10 +124,10 @@ def test_a_stages_raised_version_runs_it_again(finished: Path, tmp_path: Path) -
     tree = tmp_path / "raised"
     shutil.copytree(finished, tree, symlinks=True)
     source = tree / "fnsft/config/stages/training.py"
-    line = '    stage: ClassVar[str] = "evaluate"\n'
+    line = '    stage: ClassVar[str] = "evaluate"\n    version: ClassVar[int] = 2\n'
     text = source.read_text()
     assert line in text
-    source.write_text(text.replace(line, line + "    version: ClassVar[int] = 2\n"))
+    source.write_text(text.replace(line, line.replace("2", "3")))
     plan = planned(tree)
     assert plan == {"evaluate": 5, "evaluate_base": 1, "table": 1, "publish_table": 1}
 
@@ -201,6 +201,70 @@ def test_another_clustering_projects_nothing_and_trains_its_methods_alone(
     figure = "results/figures/agreement_by_layer.pdf"
     plan = planned(finished, graphs, other, target=figure)
     assert plan == {"cluster": 12, "measure": 3, "figure": 1, "publish_figure": 1}
+
+
+NETWORK_FIGURES = [
+    "connectivity",
+    "network_coverage",
+    "lesion_curves",
+    "networks_and_clusters",
+    "selective_curves",
+]
+NETWORK_TABLES = ["results/table_networks.tex", "results/table_selective.tex"]
+NETWORK_TARGETS = [*NETWORK_TABLES, *(f"results/figures/{name}.pdf" for name in NETWORK_FIGURES)]
+
+
+@pytest.fixture(scope="module")
+def networks(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay whose tables and figures of networks have been made in the finished tree."""
+    methods = ["sft", "sft-lesion", "sft-freeze", "lora", "lora-preserve"]
+    config = {
+        "networks": {"ica": {"n_components": 3, "restarts": 2, "samples": 20}},
+        "lesions": {"random_draws": 2, "samples": 4, "cloze_limit": 10, "unmask_shares": [0.5]},
+        "tables": {"table_selective": {"methods": methods, "controls": ["sft-lesion-random"]}},
+        "figures": {"selective_curves": {"methods": methods}},
+    }
+    path = tmp_path_factory.mktemp("overlay") / "networks.yaml"
+    path.write_text(yaml.safe_dump(config))
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, str(path), "--", *NETWORK_TARGETS]
+    done = snakemake(finished, *arguments)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_the_tables_and_figures_of_networks_are_made(finished: Path, networks: Path) -> None:
+    for target in NETWORK_TABLES:
+        assert list(csv.DictReader((finished / target).with_suffix(".csv").open()))
+        assert planned(finished, networks, target=target) == {}
+    for name in NETWORK_FIGURES:
+        for suffix in (".pdf", ".png"):
+            assert (finished / f"results/figures/{name}{suffix}").stat().st_size > 5_000
+
+
+def test_models_with_a_forward_mask_alone_are_scored_without_it_too(
+    finished: Path, networks: Path
+) -> None:
+    folder = finished / "results/smoke/metrics/tiny/math"
+    off = {path.parent.name for path in folder.rglob("*.mask-off.jsonl")}
+    assert off == {"sft-lesion", "lora-preserve", "sft-lesion-random"}
+
+
+def test_another_number_of_networks_finds_them_anew_and_trains_their_methods_alone(
+    finished: Path, networks: Path, overlay
+) -> None:
+    other = overlay(networks={"ica": {"n_components": 4}})
+    plan = planned(finished, networks, other, target="results/table_selective.tex")
+    table = {"table": 1, "publish_table": 1}
+    runs = {"train": 4, "evaluate": 4, "evaluate_without_mask": 3}
+    assert plan == {"networks": 1} | runs | table
+    plan = planned(finished, networks, other, target="results/table_networks.tex")
+    assert plan == {"networks": 1, "lesion": 1} | table
+
+
+def test_other_lesions_train_nothing(finished: Path, networks: Path, overlay) -> None:
+    other = overlay(lesions={"random_draws": 3})
+    plan = planned(finished, networks, other, target="results/table_networks.tex")
+    assert plan == {"lesion": 1, "table": 1, "publish_table": 1}
 
 
 def test_switching_the_experiment_and_back_retrains_nothing(finished: Path, overlay) -> None:

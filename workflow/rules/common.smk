@@ -16,7 +16,7 @@ from snakemake.utils import min_version
 
 from fnsft.artifacts.storage import existing
 from fnsft.config.experiment import Experiment
-from fnsft.config.names import TWIN
+from fnsft.config.names import NULL, TWIN
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
 from fnsft.reporting.progress import report_progress
@@ -71,6 +71,7 @@ wildcard_constraints:
     model=rf"({one_of(config['models'])})(\+twin)?",
     task=one_of(config["tasks"]),
     graph=rf"({one_of(config.get('graphs', {}))})(\+[a-z]+[0-9.]*)*",
+    networks=rf"({one_of(config.get('networks', {}))})({re.escape(NULL)})?",
     dump="activations|unseen",
     table=one_of(config["tables"]),
     figure=one_of(config["figures"]),
@@ -123,18 +124,20 @@ except InputError as error:
     refuse(error)
 
 
-def runs_of(selection):
+def runs_of(selection, only=lambda method: True):
     """The runs that a table or figure covers, as paths below runs/ and metrics/."""
-    methods = (*selection.methods, *selection.controls)
+    methods = filter(only, (*selection.methods, *selection.controls))
     return [
         f"{model}/{selection.task}/{variant}/seed{seed}"
         for model in selection.models
-        for variant in EXPERIMENT.variants(methods, selection.fractions)
+        for variant in EXPERIMENT.variants(tuple(methods), selection.fractions)
         for seed in selection.seeds
     ]
 
 
 def table_runs(wildcards):
     """The folders of the runs that a table covers."""
+    if EXPERIMENT.table(wildcards.table).kind == "networks":
+        return []
     runs = runs_of(EXPERIMENT.selection("tables", wildcards.table))
     return [f"{RESULTS}/runs/{run}" for run in runs]

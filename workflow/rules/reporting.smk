@@ -17,6 +17,7 @@ def table_settings(name):
     """What a table covers and how it calls it."""
     selection, entry = EXPERIMENT.selection("tables", name), EXPERIMENT.table(name)
     return TableSettings(
+        kind=entry.kind,
         benchmark=entry.benchmark,
         metric=entry.metric,
         models=selection.models,
@@ -52,25 +53,34 @@ def figure_inputs(wildcards):
             f"{RESULTS}/runs/{run}" for _, _, run in figure_points(wildcards.figure)
         ]
     file = {
-        "agreement": "measures/{graph}.jsonl",
-        "structure": "measures/{graph}.jsonl",
-        "scores": "measures/{graph}.scores.safetensors",
-        "overlap": "overlap/{graph}.jsonl",
-        "activations": "activations",
-        "influence": "tokens.safetensors",
-        "clusters": "clusters/{graph}.safetensors",
+        "agreement": NEURONS + "/measures/{graph}.jsonl",
+        "structure": NEURONS + "/measures/{graph}.jsonl",
+        "scores": NEURONS + "/measures/{graph}.scores.safetensors",
+        "overlap": NEURONS + "/overlap/{graph}.jsonl",
+        "activations": NEURONS + "/activations",
+        "influence": NEURONS + "/tokens.safetensors",
+        "clusters": CLUSTERS,
+        "connectivity": NETWORKS,
+        "coverage": NETWORKS,
+        "lesions": LESIONS,
+        "networks-clusters": AGREEMENT,
     }[entry.kind]
-    sources = [("", entry.graph)]
-    if entry.kind in ("agreement", "structure", "scores"):
-        sources += [(TWIN, entry.graph), ("", f"{entry.graph}+null")]
-    every_seed = entry.kind in ("agreement", "structure", "overlap")
+    sources = [("", "")]
+    if entry.kind in ("agreement", "structure", "scores", "networks-clusters"):
+        sources += [(TWIN, ""), ("", NULL)]
+    one_seed = ("activations", "influence", "clusters", "scores")
+    one_seed += ("connectivity", "coverage")
     return [
-        f"{NEURONS}/{file}".format(
-            model=model + twin, task=selection.task, seed=seed, graph=graph
+        file.format(
+            model=model + twin,
+            task=selection.task,
+            seed=seed,
+            graph=entry.graph + null,
+            networks=entry.networks + null,
         )
         for model in selection.models
-        for seed in (selection.seeds if every_seed else selection.seeds[:1])
-        for twin, graph in sources
+        for seed in (selection.seeds[:1] if entry.kind in one_seed else selection.seeds)
+        for twin, null in sources
     ]
 
 
@@ -91,10 +101,23 @@ def figure_settings(name):
 
 
 def table_records(wildcards):
-    """Metric records of a table's base models and runs."""
+    """What a table is made from: lesions, or metric records of base models and runs."""
+    entry = EXPERIMENT.table(wildcards.table)
     selection = EXPERIMENT.selection("tables", wildcards.table)
-    base = [f"{model}/{selection.task}/base" for model in selection.models]
-    return [f"{RESULTS}/metrics/{run}.jsonl" for run in (*base, *runs_of(selection))]
+    if entry.kind == "networks":
+        return expand(
+            LESIONS,
+            model=selection.models,
+            task=selection.task,
+            seed=selection.seeds,
+            networks=entry.networks,
+        )
+    runs = [f"{model}/{selection.task}/base" for model in selection.models]
+    runs += runs_of(selection)
+    if entry.kind == "selective":
+        masked = runs_of(selection, only=EXPERIMENT.has_forward_mask)
+        runs += [f"{run}.mask-off" for run in masked]
+    return [f"{RESULTS}/metrics/{run}.jsonl" for run in runs]
 
 
 rule table:

@@ -11,12 +11,21 @@ def graph_file(wildcards):
     return [kind.format(graph=graph, **wildcards)]
 
 
-def graph_flag(wildcards, input):
-    """The same as a flag."""
-    if not input.graph:
-        return ""
+def networks_file(wildcards):
+    """The networks that a variant masks: a list of none or one."""
+    networks = EXPERIMENT.networks_of(wildcards.variant)
+    file = NEURONS + "/networks/{networks}.safetensors"
+    return [file.format(networks=networks, **wildcards)] if networks else []
+
+
+def structure_flags(wildcards, input):
+    """What a variant's masks are made from, as flags."""
     clusters = EXPERIMENT.reads_clusters(wildcards.variant)
-    return f"{'--clusters' if clusters else '--graph'} {input.graph}"
+    flags = {
+        "--clusters" if clusters else "--graph": input.graph,
+        "--networks": input.networks,
+    }
+    return " ".join(f"{flag} {file}" for flag, file in flags.items() if file)
 
 
 def benchmark_files(wildcards):
@@ -46,6 +55,7 @@ rule train:
             RESULTS + "/data/{task}/seed{seed}/", "train.jsonl", "validation.jsonl"
         ),
         graph=graph_file,
+        networks=networks_file,
     output:
         directory(RESULTS + "/runs/" + RUN),
     log:
@@ -61,13 +71,13 @@ rule train:
             EXPERIMENT.training(wildcards.variant, int(wildcards.seed))
         ),
         data=lambda wildcards, input: Path(input.data[0]).parent,
-        graph=graph_flag,
+        structure=structure_flags,
         method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
         checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
     message:
         "fine-tune {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
     shell:
-        "fnsft train --model {input.model} --data {params.data} {params.graph} "
+        "fnsft train --model {input.model} --data {params.data} {params.structure} "
         "--output {output} --checkpoints {params.checkpoints} "
         "--model-name {wildcards.model} --task {wildcards.task} "
         "--method-name {params.method} --processes {resources.gpu} {params.stage[0]} 2> {log}"
@@ -95,6 +105,20 @@ rule evaluate:
     shell:
         "fnsft evaluate --model {input.model} --output {output} {params.benchmarks} "
         "{params.stage[0]} 2> {log}"
+
+
+use rule evaluate as evaluate_without_mask with:
+    output:
+        RESULTS + "/metrics/" + RUN + ".mask-off.jsonl",
+    log:
+        LOGS + "/evaluate/" + RUN + ".mask-off.log",
+    benchmark:
+        COSTS + "/evaluate/" + RUN + ".mask-off.tsv"
+    params:
+        stage=stage(EXPERIMENT.evaluate(forward_mask="off")),
+        benchmarks=benchmark_flags,
+    message:
+        "evaluate {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}, mask off"
 
 
 rule evaluate_base:

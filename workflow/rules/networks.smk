@@ -1,0 +1,96 @@
+# From a model and its data to functional networks, what their loss costs, and whether they are
+# the clusters of the collaboration graph.
+NETWORKS = NEURONS + "/networks/{networks}.safetensors"
+AGREEMENT = NEURONS + "/agreement/{networks}/{graph}.jsonl"
+LESIONS = RESULTS + "/lesions/{model}/{task}/seed{seed}/{networks}.jsonl"
+
+
+def lesion_benchmarks(wildcards):
+    """What accuracy is measured on; problems are answered where the configuration wants it."""
+    files = benchmark_files(wildcards)
+    wanted = {"cloze": True, "gsm8k": EXPERIMENT.lesion().gsm8k_limit != 0}
+    return {name: file for name, file in files.items() if wanted.get(name)}
+
+
+rule networks:
+    input:
+        model=lambda wildcards: model_folder(wildcards.model),
+        data=lambda wildcards: [
+            TRAIN_SPLIT.format(task=task, seed=wildcards.seed)
+            for task in EXPERIMENT.networks_tasks(wildcards.networks, wildcards.task)
+        ],
+    output:
+        networks=NETWORKS,
+        json=NEURONS + "/networks/{networks}.json",
+    log:
+        LOGS + "/networks/{model}/{task}-seed{seed}-{networks}.log",
+    benchmark:
+        COSTS + "/networks/{model}/{task}-seed{seed}-{networks}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=120,
+    params:
+        stage=lambda wildcards: stage(EXPERIMENT.networks(wildcards.networks)),
+    message:
+        "find the networks {wildcards.networks} of {wildcards.model} on {wildcards.task}"
+    shell:
+        "fnsft networks {input.model} {input.data} --output {output.networks} "
+        "{params.stage[0]} 2> {log}"
+
+
+rule agree:
+    input:
+        networks=NETWORKS,
+        clusters=CLUSTERS,
+    output:
+        AGREEMENT,
+    log:
+        LOGS + "/agree/{model}/{task}-seed{seed}-{networks}-{graph}.log",
+    benchmark:
+        COSTS + "/agree/{model}/{task}-seed{seed}-{networks}-{graph}.tsv"
+    resources:
+        mem_mb=8_000,
+        runtime=60,
+    params:
+        stage=stage(EXPERIMENT.agree()),
+        source=source_flags,
+        name=lambda wildcards: wildcards.networks.removesuffix(NULL),
+    message:
+        "compare networks and clusters of {wildcards.model} on {wildcards.task}"
+    shell:
+        "fnsft agree --networks {input.networks} --clusters {input.clusters} "
+        "--networks-name {params.name} {params.source} --output {output} "
+        "{params.stage[0]} 2> {log}"
+
+
+rule lesion:
+    input:
+        unpack(lesion_benchmarks),
+        model=lambda wildcards: model_folder(wildcards.model),
+        networks=NETWORKS,
+        ranking=SPLITS + "/validation.jsonl",
+        evaluation=SPLITS + "/test.jsonl",
+    output:
+        LESIONS,
+    log:
+        LOGS + "/lesion/{model}/{task}-seed{seed}-{networks}.log",
+    benchmark:
+        COSTS + "/lesion/{model}/{task}-seed{seed}-{networks}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=480,
+    params:
+        stage=stage(EXPERIMENT.lesion()),
+        accuracy=lambda wildcards: " ".join(
+            f"--{name} {file}" for name, file in lesion_benchmarks(wildcards).items()
+        ),
+    message:
+        "remove and keep the networks {wildcards.networks} of {wildcards.model}"
+    shell:
+        "fnsft lesion --model {input.model} --networks {input.networks} "
+        "--ranking {input.ranking} --evaluation {input.evaluation} {params.accuracy} "
+        "--model-name {wildcards.model} --task {wildcards.task} "
+        "--networks-name {wildcards.networks} --run-seed {wildcards.seed} "
+        "--output {output} {params.stage[0]} 2> {log}"
