@@ -35,7 +35,9 @@ class NetworksSettings(Settings):
         "tokens", "over what the components are independent"
     )
     standardise: bool = setting(True, "give every neuron unit variance (ours)")
-    restarts: int = setting(5, "runs of FastICA from other starts, for the stability", above=0)
+    restarts: int = setting(
+        5, "runs of FastICA from other starts, on resampled tokens, for the stability", above=0
+    )
     max_iterations: int = setting(400, "iterations of FastICA", above=0)
     tolerance: float = setting(1e-4, "change of FastICA's weights that ends it", above=0)
     shuffle_tokens: bool = setting(
