@@ -47,9 +47,9 @@ class FastIca:
 
     def run(self, white: np.ndarray, start: np.ndarray) -> Run:
         """Iterate on white samples [n, K] from ``start`` [K, K], which is decorrelated first."""
-        return (self.with_scikit_learn if self.device.type == "cpu" else self.with_torch)(
-            white, start
-        )
+        if self.device.type == "cpu":
+            return self.with_scikit_learn(white, start)
+        return self.with_torch(white, start)
 
     def with_scikit_learn(self, white: np.ndarray, start: np.ndarray) -> Run:
         """Let scikit-learn iterate; its warning becomes ``converged``."""

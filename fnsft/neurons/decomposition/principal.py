@@ -137,7 +137,8 @@ def _bordered(gram: Tensor, scores: list[Tensor]) -> Tensor:
 def _orthonormal(images: Tensor, bases: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return Q and B: Q B is the part of ``images`` [F, b] outside of the bases, QᵀQ = 1.
 
-    Twice, since what is left of an image may be rounding, which the second time takes out.
+    Twice, since what is left of an image may be rounding, which the second time takes out. The
+    images are overwritten.
     """
     block, overlap = _outside(images, bases)
     return _outside(block, bases)[0], overlap
@@ -145,7 +146,7 @@ def _orthonormal(images: Tensor, bases: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _outside(images: Tensor, bases: list[Tensor]) -> tuple[Tensor, Tensor]:
     for basis in bases + bases:
-        images = torch.addmm(images, basis, basis.T @ images, alpha=-1)
+        images.addmm_(basis, basis.T @ images, alpha=-1)
     block, overlap = torch.linalg.qr(images)
     return block, overlap
 

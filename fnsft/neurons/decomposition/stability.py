@@ -9,8 +9,8 @@ and visualization", ICASSO) is
     I = mean |corr| of different members − mean |corr| of members with non-members:
 
 1 when every run finds it, near 0 when it is chance. A component with itself is left out, which
-would flatter few runs. Runs that differ in their start alone are not enough: on 3,000 Gaussian
-samples in 8 dimensions five starts found the same eight directions, index 1.00, those in which
+would flatter few runs. Runs that differ in their start alone are not enough: in 3,000 tokens of
+Gaussian noise, five starts found the same eight components (I = 1.00), the directions in which
 this sample happens to be least Gaussian.
 """
 

@@ -3,6 +3,7 @@
 Shapes: X [T, F] (T tokens, F channels), b columns of a basis.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -50,7 +51,7 @@ class Standardised:
             return torch.cat(scores), images
 
         scores, images = zip(*self.data.each_part(work, self.mean.device), strict=True)
-        return torch.cat(scores), (sum(images) * self.scale[:, None]).cpu()
+        return torch.cat(scores), _sum(images).mul_(self.scale[:, None]).cpu()
 
     def _scaled(self, basis: Tensor) -> Tensor:
         """Scale the basis, so that the data need only be centred."""
@@ -131,7 +132,12 @@ def standardised(
     total = float((moments.squares * scale.square()).sum())
     mean = (moments.mean + first).float().to(device)
     found = Standardised(data, mean, scale.float().to(device), total)
-    return found, sum(sketches).cpu() * scale[:, None].float()
+    return found, _sum(sketches).cpu() * scale[:, None].float()
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    """Add all to the first, and return it."""
+    return reduce(Tensor.add_, terms)
 
 
 def _require_finite(data: Activations, squares: Tensor) -> None:
