@@ -3,12 +3,14 @@
 import itertools
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fnsft.errors import InputError
 from fnsft.neurons.decomposition import (
@@ -19,7 +21,8 @@ from fnsft.neurons.decomposition import (
     decompose,
     functional_connectivity,
 )
-from fnsft.neurons.decomposition.independent import FastIca, resampled_runs, whitened
+from fnsft.neurons.decomposition.independent import FastIca, Run, White, resampled_runs, whitened
+from fnsft.neurons.decomposition.networks import _signs
 from fnsft.neurons.decomposition.principal import principal_components
 from fnsft.neurons.decomposition.stability import stability
 from fnsft.neurons.decomposition.thresholds import network_members
@@ -66,6 +69,16 @@ def planted(
     return Planted(activity, loadings, (activity @ loadings + noise + offsets).astype(np.float16))
 
 
+def sparse(overlap: int = 0) -> Planted:
+    """Gaussian activity, which ICA over tokens cannot tell apart; loadings that are sparse."""
+    rng = np.random.default_rng(3)
+    activity = rng.standard_normal((400, 4))
+    loadings = rng.laplace(size=(4, 2_000)) * (rng.random((4, 2_000)) < 0.3)
+    loadings[1:, :overlap] = loadings[0, :overlap]
+    values = activity @ loadings + 0.1 * rng.standard_normal((400, 2_000)) + 2
+    return Planted(activity, loadings, values.astype(np.float16))
+
+
 def blocks(values: np.ndarray) -> Activations:
     return Activations(np.split(values, [70, 130], axis=1), 256)
 
@@ -104,16 +117,9 @@ def test_planted_networks_over_tokens_are_recovered(overlap: int, standardise: b
 
 @pytest.mark.parametrize("overlap", [0, 15])
 def test_planted_networks_over_neurons_are_recovered(overlap: int) -> None:
-    """Gaussian activity, which ICA over tokens cannot tell apart; loadings that are sparse."""
-    rng = np.random.default_rng(3)
-    activity, spread = rng.standard_normal((400, 4)), 2_000
-    loadings = rng.laplace(size=(4, spread)) * (rng.random((4, spread)) < 0.3)
-    loadings[1:, :overlap] = loadings[0, :overlap]
-    values = activity @ loadings + 0.1 * rng.standard_normal((400, spread)) + 2
-    found = decompose(
-        [Activations([values.astype(np.float16)])], **BASIC | {"independent": "neurons"}
-    )
-    assert partners(found.loadings, loadings)[0].min() > 0.99
+    data = sparse(overlap)
+    found = decompose([Activations([data.values])], **BASIC | {"independent": "neurons"})
+    assert partners(found.loadings, data.loadings)[0].min() > 0.99
     assert found.stability.min() > 0.9
     np.testing.assert_allclose(found.loadings.std(axis=1), 1, rtol=1e-4)
 
@@ -207,6 +213,36 @@ def test_a_channel_is_constant_when_it_is_in_every_data_set() -> None:
         assert not found.members[:, 5].any()
 
 
+def test_constant_channels_change_no_others_loadings() -> None:
+    for data, independent in ((planted(), "tokens"), (sparse(), "neurons")):
+        n_tokens, n_channels = data.values.shape
+        padded = np.full((n_tokens, 2 * n_channels), 0.1, dtype=np.float16)
+        varying = np.random.default_rng(0).permutation(2 * n_channels)[:n_channels]
+        padded[:, varying] = data.values
+        settings = BASIC | {"independent": independent, "tolerance": 1e-8}
+        plain = decompose([Activations([data.values])], **settings)
+        found = decompose([Activations([padded])], **settings)
+        assert (plain.constant, found.constant) == (0, n_channels)
+        np.testing.assert_allclose(found.loadings[:, varying], plain.loadings, atol=0.01)
+
+
+def test_networks_that_are_noise_are_told_from_others_of_the_same_data() -> None:
+    rng = np.random.default_rng(1)
+    activity = rng.standard_normal((3_000, 8))
+    activity[:, ::2] = rng.laplace(size=(3_000, 4)) / np.sqrt(2)
+    loadings = np.linalg.qr(rng.standard_normal((200, 8)))[0].T * np.linspace(20, 10, 8)[:, None]
+    values = activity @ loadings + 0.3 * rng.standard_normal((3_000, 200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NetworksDidNotConverge)
+        found = run(values.astype(np.float16), n_components=8, restarts=6)
+    likeness, partner = partners(found.loadings, loadings)
+    assert likeness[::2].min() > 0.99
+    real = partner[::2]
+    assert real.tolist() != list(range(4))
+    assert found.stability[real].min() > 0.9
+    assert np.delete(found.stability, real).max() < 0.75
+
+
 def test_gaussian_data_are_less_stable_than_planted_networks() -> None:
     """Starts alone all find the same 8 components of this noise: the resamples tell."""
     noise = np.random.default_rng(0).standard_normal((3_000, 200)).astype(np.float16)
@@ -245,6 +281,7 @@ def test_the_stability_index_by_its_definition() -> None:
         assert found.index[network] == pytest.approx(np.mean(inside) - np.mean(outside))
 
 
+@pytest.mark.filterwarnings("error")
 def test_runs_that_differ_in_sign_and_order_alone_are_stable() -> None:
     rng = np.random.default_rng(0)
     first = np.linalg.qr(rng.standard_normal((5, 5)))[0]
@@ -293,6 +330,8 @@ def test_runs_on_resamples_find_the_sources_of_all_samples() -> None:
     np.testing.assert_allclose(runs[0].unmixing @ runs[1].unmixing.T, expected, atol=1e-9)
     assert (np.abs(expected).max(axis=1) > 0.99).all()
     assert not np.allclose(np.abs(expected).max(axis=1), 1, atol=1e-6), "not resampled"
+    other = resampled_runs(FastIca(400, 1e-4, CPU), white, 1, seed=1)
+    assert not np.array_equal(other[0].unmixing, runs[0].unmixing)
 
 
 @pytest.mark.filterwarnings("ignore::fnsft.neurons.decomposition.NetworksDidNotConverge")
@@ -314,6 +353,8 @@ def test_white_samples_are_white_and_colour_back_into_the_samples() -> None:
     np.testing.assert_allclose(white.values.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(white.values.T @ white.values / 50, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(white.values @ white.colouring + samples.mean(axis=0), samples)
+    samples[:, 1] = 0
+    assert np.isfinite(np.linalg.inv(whitened(samples).colouring)).all()
 
 
 def test_signs_are_those_of_the_third_moment_or_else_of_the_largest_loading() -> None:
@@ -327,6 +368,14 @@ def test_signs_are_those_of_the_third_moment_or_else_of_the_largest_loading() ->
     for values in (balanced, -balanced):
         loadings = run(values, n_components=2).loadings.astype(np.float64)
         np.testing.assert_allclose(loadings[:, :100], -loadings[:, 100:], atol=1e-5)
+
+
+def test_a_symmetric_network_has_its_largest_loading_positive() -> None:
+    """8 = 2³ channels against one of twice their loading; the cubes leave rounding alone."""
+    symmetric = np.array([[2.0, *[-1] * 8], [-2, *[1] * 8]])
+    for rounding in (-1e-8, 0, 1e-8):
+        assert _signs(symmetric + rounding).tolist() == [1, -1]
+    assert _signs(symmetric + 0.1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("independent", ["tokens", "neurons"])
@@ -360,6 +409,9 @@ def test_of_equal_loadings_the_first_are_members_and_constant_channels_never() -
         members = network_members(loadings, varying, "percentile", percentile, 0)
         assert np.flatnonzero(members[0]).tolist() == expected
     assert network_members(loadings, varying, "percentile", 0, 0).tolist() == [varying.tolist()]
+    alike, varying = np.ones((1, 300), dtype=np.float32), np.arange(300) >= 100
+    members = network_members(alike, varying, "percentile", 90, 0)
+    assert np.flatnonzero(members[0]).tolist() == list(range(100, 130)), "a tenth of all 300"
 
 
 def test_z_is_over_the_channels_that_vary() -> None:
@@ -394,7 +446,10 @@ def test_coverage_counts_the_members_of_every_layer() -> None:
 @pytest.mark.parametrize("standardise", [False, True])
 def test_time_courses_are_signed_means_over_members(standardise: bool) -> None:
     parts = [planted(seed=1, overlap=15).values[:500], planted(seed=2, overlap=15).values[:300]]
+    for part in parts:
+        part[:, ::2] *= -1
     found = run(*parts, standardise=standardise)
+    assert (found.loadings[found.members] < 0).any()
     whole = []
     for part in parts:
         centred = part.astype(np.float64) - part.astype(np.float64).mean(axis=0)
@@ -428,6 +483,44 @@ def test_runs_that_do_not_converge_are_warned_of_once_and_recorded() -> None:
     assert [warning.category for warning in caught] == [NetworksDidNotConverge]
     assert "3 of 3 starts of FastICA did not converge in 2 iterations" in str(caught[0].message)
     assert caught[0].filename == __file__
+
+
+def test_the_last_run_counts_with_the_start_that_it_goes_on_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs: list[Run] = []
+
+    def spied(ica: FastIca, white: np.ndarray, start: np.ndarray) -> Run:
+        run = ica.with_scikit_learn(white, start)
+        runs.append(replace(run, converged=len(runs) < 3))
+        return runs[-1]
+
+    monkeypatch.setattr(FastIca, "run", spied)
+    with pytest.warns(NetworksDidNotConverge, match="1 of 3 starts of FastICA"):
+        found = run(planted().values)
+    reference = int(np.flatnonzero(~found.converged)[0])
+    expected = [run.iterations for run in runs[:3]]
+    expected[reference] += runs[3].iterations
+    assert found.iterations.tolist() == expected
+
+
+def test_all_but_the_passes_is_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    inside = set()
+
+    def spied(samples: np.ndarray) -> White:
+        libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
+        inside.update(one["num_threads"] for one in libraries)
+        inside.add(torch.get_num_threads())
+        return whitened(samples)
+
+    monkeypatch.setattr("fnsft.neurons.decomposition.networks.whitened", spied)
+    data = blocks(planted().values)
+    assert (data.threads, data.each_part(lambda _: torch.get_num_threads(), CPU)) == (2, [1, 1])
+    with threadpool_limits(2):
+        decompose([data], **BASIC)
+    assert inside == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_principal_components_that_do_not_converge_are_warned_of(
@@ -470,7 +563,7 @@ def test_bad_input_is_refused_for_any_data_set() -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def threads_of_torch() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

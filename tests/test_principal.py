@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
 
 from fnsft.errors import InputError
 from fnsft.neurons.decomposition import principal
-from fnsft.neurons.decomposition.activations import Activations, one_thread
+from fnsft.neurons.decomposition.activations import Activations
 from fnsft.neurons.decomposition.principal import Principal, principal_components
 from fnsft.neurons.decomposition.standardised import standardised
 
@@ -103,19 +102,6 @@ def test_threads_share_the_tokens_and_change_rounding_alone() -> None:
         np.testing.assert_allclose(found.eigenvalues, reference.eigenvalues, rtol=1e-5)
 
 
-def test_the_threads_of_others_are_left_as_they_were() -> None:
-    torch.set_num_threads(2)
-    with one_thread():
-        assert torch.get_num_threads() == 1
-        assert {library["num_threads"] for library in threadpool_info()} == {1}
-    assert torch.get_num_threads() == 2
-    broken = slow_decay()
-    broken[7, 7] = np.nan
-    with pytest.raises(InputError):
-        components(broken, threads=2)
-    assert torch.get_num_threads() == 2
-
-
 def test_no_more_than_one_chunk_is_in_memory() -> None:
     data = in_blocks(slow_decay(), 64)
     chunks = list(data.chunks(torch.zeros(sum(WIDTHS)), range(10, 600)))
@@ -198,25 +184,60 @@ def test_a_space_that_is_exhausted_is_exact(n_tokens: int, k: int) -> None:
     assert found.residual < principal.TOLERANCE
 
 
+@pytest.mark.parametrize("strongest", [1, 1_000])
+def test_the_whole_space_is_exact_after_as_many_passes_as_it_has_blocks(
+    monkeypatch: pytest.MonkeyPatch, strongest: int
+) -> None:
+    """14 blocks of 16 and one of 10: bases that are not orthogonal would find values twice."""
+    monkeypatch.setattr(principal, "TOLERANCE", -1.0)
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 235)))[0] for n in (235, 240))
+    scale = np.arange(1, 236) ** -0.7
+    scale[0] = strongest
+    matrix = ((left * scale) @ right.T).astype(np.float32)
+    found = components(matrix, 8, standardise=False)
+    values = np.linalg.svd(dense(matrix, False), compute_uv=False)[:8]
+    assert (found.passes, found.residual) == (15, 0)
+    np.testing.assert_allclose(np.sqrt(found.eigenvalues), values, rtol=1e-4)
+    np.testing.assert_allclose(found.components.T @ found.components, np.eye(8), atol=1e-5)
+
+
+def test_the_seed_is_the_sketchs_and_changes_no_component() -> None:
+    matrix = slow_decay()
+    first, second = components(matrix, seed=0), components(matrix, seed=1)
+    assert first.scores.tobytes() != second.scores.tobytes()
+    np.testing.assert_allclose(first.eigenvalues, second.eigenvalues, rtol=1e-4)
+
+
 def of_rank(rank: int) -> np.ndarray:
     rng = np.random.default_rng(1)
     return (rng.standard_normal((300, rank)) @ rng.standard_normal((rank, 240))).astype(np.float32)
 
 
-def test_data_of_low_rank_have_that_many_components_and_no_ghosts() -> None:
-    """A basis that is not orthogonal would hold a direction twice, and find it twice."""
-    found = components(of_rank(4), 4, standardise=False)
-    values = np.linalg.svd(dense(of_rank(4), False), compute_uv=False)[:4]
+@pytest.mark.parametrize("tolerance", [5e-3, -1.0])
+@pytest.mark.parametrize("rank", [4, 20])
+def test_data_of_low_rank_have_no_ghosts(
+    monkeypatch: pytest.MonkeyPatch, rank: int, tolerance: float
+) -> None:
+    """Columns that are rounding alone are orthogonal too, else a direction is found twice."""
+    monkeypatch.setattr(principal, "TOLERANCE", tolerance)
+    found = components(of_rank(rank), 4, standardise=False)
+    values = np.linalg.svd(dense(of_rank(rank), False), compute_uv=False)[:4]
     np.testing.assert_allclose(np.sqrt(found.eigenvalues), values, rtol=1e-4)
-    with pytest.raises(InputError, match="n_components: expected at most 4, .* found 6; lower it"):
-        components(of_rank(4), 6, standardise=False)
+    with pytest.raises(InputError, match=f"n_components: expected at most {rank}, .* found 22;"):
+        components(of_rank(rank), 22, standardise=False)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_found_in_its_block(value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "column", "block", "channel"),
+    [(np.nan, 69, 0, 69), (np.inf, 70, 1, 0), (-np.inf, 239, 2, 119)],
+)
+def test_a_value_that_is_not_finite_is_found_in_its_block(
+    value: float, column: int, block: int, channel: int
+) -> None:
     matrix = slow_decay()
-    matrix[500, 70 + 13] = value
-    with pytest.raises(InputError, match="NaN or infinity in block 1, channel 13;"):
+    matrix[500, column] = value
+    with pytest.raises(InputError, match=f"or infinity in block {block}, channel {channel};"):
         components(matrix)
 
 

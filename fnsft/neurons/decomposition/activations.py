@@ -92,10 +92,7 @@ class Activations:
         n_parts = n_parts if device.type == "cpu" else 1
         ends = [self.n_tokens * part // n_parts for part in range(n_parts + 1)]
         parts = [range(start, stop) for start, stop in pairwise(ends)]
-        with one_thread():
-            if n_parts == 1:
-                return [work(parts[0])]
-            return list(self._pool.map(work, parts))
+        return list(self._pool.map(work, parts)) if n_parts > 1 else [work(parts[0])]
 
     def first_token(self) -> Tensor:
         """Return the first row, float32 [F]."""
