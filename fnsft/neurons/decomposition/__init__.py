@@ -1,20 +1,6 @@
 """Functional networks: independent components of activations that are too large for memory."""
 
 from fnsft.neurons.decomposition.activations import Activations
-from fnsft.neurons.decomposition.networks import (
-    Decomposition,
-    NetworksDidNotConverge,
-    decompose,
-    functional_connectivity,
-)
-from fnsft.neurons.decomposition.thresholds import Coverage, coverage
+from fnsft.neurons.decomposition.networks import Decomposition, NetworksDidNotConverge, decompose
 
-__all__ = [
-    "Activations",
-    "Coverage",
-    "Decomposition",
-    "NetworksDidNotConverge",
-    "coverage",
-    "decompose",
-    "functional_connectivity",
-]
+__all__ = ["Activations", "Decomposition", "NetworksDidNotConverge", "decompose"]

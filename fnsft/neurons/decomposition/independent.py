@@ -62,7 +62,8 @@ class FastIca:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(white)
-        return Run(model.components_, not caught, model.n_iter_)
+        failed = any(issubclass(one.category, ConvergenceWarning) for one in caught)
+        return Run(model.components_, not failed, model.n_iter_)
 
     def with_torch(self, white: np.ndarray, start: np.ndarray) -> Run:
         """Iterate on the device; what is [K, K] stays on the CPU in float64."""

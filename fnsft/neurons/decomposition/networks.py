@@ -117,19 +117,11 @@ def decompose(
     varying = torch.stack([part.data.scale for part in parts]).any(dim=0).cpu().numpy()
     basis[~varying] = 0  # up to here it is rounding
     over_tokens = independent == "tokens"
-    white = whitened(scores if over_tokens else basis[varying])
     ica = FastIca(max_iterations, tolerance, device)
-    runs = resampled_runs(ica, white.values, restarts, seed)
-    converged = np.array([run.converged for run in runs])
-    iterations = np.array([run.iterations for run in runs])
-    found = stability(np.array([run.unmixing for run in runs]), converged)
-    final = ica.run(white.values, runs[found.reference].unmixing)
-    converged[found.reference] &= final.converged
-    iterations[found.reference] += final.iterations
-    _warn(converged, parts, max_iterations)
-    mixing = final.unmixing @ white.colouring
+    found = _unmix(scores if over_tokens else basis[varying], ica, restarts, seed)
+    _warn(found.converged, parts, max_iterations)
     # Rows of loadings in the basis, and the activity, whose product is the scores.
-    within = mixing if over_tokens else np.linalg.inv(mixing).T
+    within = found.mixing if over_tokens else np.linalg.inv(found.mixing).T
     activity = scores @ np.linalg.inv(within)
     loadings = within @ basis.T
     total = sum(part.data.sum_of_squares for part in parts)
@@ -142,9 +134,9 @@ def decompose(
         members=members,
         time_courses=_time_courses([part.data for part in parts], members, loadings),
         variance_share=shares[order],
-        stability=found.index[order],
-        converged=converged,
-        iterations=iterations,
+        stability=found.stability[order],
+        converged=found.converged,
+        iterations=found.iterations,
         reproducibility=_reproducibility(group, within[order]),
         constant=int((~varying).sum()),
         passes=max(part.passes for part in parts) + (2 if len(parts) == 1 else 3),
@@ -152,10 +144,27 @@ def decompose(
     )
 
 
-def functional_connectivity(time_courses: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlations of time courses [T, K], float64 [K, K]; NaN of flat ones."""
-    with np.errstate(invalid="ignore"):
-        return np.corrcoef(time_courses, rowvar=False).reshape(2 * time_courses.shape[1:])
+@dataclass(frozen=True, eq=False)
+class _Unmixed:
+    """Samples less their mean are independent sources [n, K] times ``mixing`` [K, K]."""
+
+    mixing: np.ndarray
+    stability: np.ndarray
+    converged: np.ndarray
+    iterations: np.ndarray
+
+
+def _unmix(samples: np.ndarray, ica: FastIca, restarts: int, seed: int) -> _Unmixed:
+    """Start on resamples, and go on from the start most like the others with all samples."""
+    white = whitened(samples)
+    runs = resampled_runs(ica, white.values, restarts, seed)
+    converged = np.array([run.converged for run in runs])
+    iterations = np.array([run.iterations for run in runs])
+    found = stability(np.array([run.unmixing for run in runs]), converged)
+    final = ica.run(white.values, runs[found.reference].unmixing)
+    converged[found.reference] &= final.converged
+    iterations[found.reference] += final.iterations
+    return _Unmixed(final.unmixing @ white.colouring, found.index, converged, iterations)
 
 
 def _signs(loadings: np.ndarray) -> np.ndarray:

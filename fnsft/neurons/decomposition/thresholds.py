@@ -1,21 +1,11 @@
-"""Which channels are in a network, and in which layers they are.
+"""Which channels are in a network.
 
-Shapes: K networks, F channels of L layers that are analysed together.
+Shapes: K networks, F channels that are analysed together.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-
-@dataclass(frozen=True, eq=False)
-class Coverage:
-    """Channels of each network in each layer, int64 [K, L], and their shares of the layers."""
-
-    counts: np.ndarray
-    shares: np.ndarray
 
 
 def network_members(
@@ -53,10 +43,3 @@ def network_members(
     nearest = np.argsort(-np.abs(candidates), axis=1, kind="stable")[:, :count]
     np.put_along_axis(members, channels[nearest], True, axis=1)
     return members
-
-
-def coverage(members: np.ndarray, widths: Sequence[int]) -> Coverage:
-    """Count the members [K, F] of each network in each layer, of these widths."""
-    ends = np.cumsum(widths)
-    counts = np.stack([part.sum(axis=1) for part in np.split(members, ends[:-1], axis=1)], axis=1)
-    return Coverage(counts, counts / np.array(widths))
