@@ -219,7 +219,7 @@ def networks(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay whose tables and figures of networks have been made in the finished tree."""
     methods = ["sft", "sft-lesion", "sft-freeze", "lora", "lora-preserve"]
     config = {
-        "networks": {"ica": {"n_components": 3, "restarts": 2, "samples": 20}},
+        "networks": {"ica": {"n_components": 5, "restarts": 2, "samples": 20}},
         "lesions": {"random_draws": 2, "samples": 4, "cloze_limit": 10, "unmask_shares": [0.5]},
         "tables": {"table_selective": {"methods": methods, "controls": ["sft-lesion-random"]}},
         "figures": {"selective_curves": {"methods": methods}},
@@ -252,7 +252,7 @@ def test_models_with_a_forward_mask_alone_are_scored_without_it_too(
 def test_another_number_of_networks_finds_them_anew_and_trains_their_methods_alone(
     finished: Path, networks: Path, overlay
 ) -> None:
-    other = overlay(networks={"ica": {"n_components": 4}})
+    other = overlay(networks={"ica": {"n_components": 6}})
     plan = planned(finished, networks, other, target="results/table_selective.tex")
     table = {"table": 1, "publish_table": 1}
     runs = {"train": 4, "evaluate": 4, "evaluate_without_mask": 3}
