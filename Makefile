@@ -30,7 +30,7 @@ demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on
 	$(RUN) snakemake --profile cpu results/table1.tex results/figures/validation_perplexity.pdf
 	$(BIN)/fnsft show results/table1.csv
 
-test: $(ENV)/.test ## run the tests, about ten minutes on two cores
+test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
 	$(RUN) pytest -m "not slow"
 
 test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in three minutes
