@@ -446,7 +446,7 @@ def test_a_stored_mask_is_the_one_that_was_written(tmp_path: Path) -> None:
     assert read_forward_mask(tmp_path) is None
     for site, mode, straight in itertools.product(get_args(Site), MODES, (False, True)):
         mask = random_mask(model_of("DeepseekV3"), site, mode, straight_through=straight)
-        write_forward_mask(tmp_path, mask.site, mask.factors, mask.mode, mask.straight_through)
+        write_forward_mask(tmp_path, mask)
         found = read_forward_mask(tmp_path)
         assert found is not None
         assert (found.site, found.mode, found.straight_through) == (site, mode, straight)
@@ -468,7 +468,7 @@ def test_a_saved_model_with_its_mask_is_the_same_model_when_loaded(
     mask = random_mask(model, "intermediate")
     with masked(model, mask):
         model.save_pretrained(folder)
-        write_forward_mask(folder, mask.site, mask.factors, mask.mode, mask.straight_through)
+        write_forward_mask(folder, mask)
         live = logits(model)
     if adapter:
         model = model.merge_and_unload()
@@ -489,8 +489,8 @@ def test_a_mask_file_that_is_damaged_or_of_another_model_is_named(tmp_path: Path
             load_model(tmp_path, "float32")
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
-    wide = [np.ones(32, dtype=np.float32), np.ones(64, dtype=np.float32)]
-    write_forward_mask(tmp_path, "intermediate", wide, "lesion", False)
+    wide = np.ones(32, dtype=np.float32), np.ones(64, dtype=np.float32)
+    write_forward_mask(tmp_path, ForwardMask("intermediate", wide, "lesion", False))
     refused("layer 0: expected 64 channels .* found 32; the mask is of another model")
     path.write_bytes(path.read_bytes()[:-40])
     refused("truncated or not safetensors")

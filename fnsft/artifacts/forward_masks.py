@@ -6,7 +6,6 @@ lists of both, and ``straight_through`` bool [1]. It names no model: the weights
 model.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -36,20 +35,14 @@ class ForwardMask:
     straight_through: bool
 
 
-def write_forward_mask(
-    folder: Path,
-    site: Site,
-    factors: Sequence[np.ndarray],
-    mode: str,
-    straight_through: bool,
-) -> None:
+def write_forward_mask(folder: Path, mask: ForwardMask) -> None:
     """Write a mask into the folder of the model that it belongs to."""
     tensors = {
-        "site": np.array([get_args(Site).index(site)]),
-        "mode": np.array([MODES.index(mode)]),
-        "straight_through": np.array([straight_through]),
+        "site": np.array([get_args(Site).index(mask.site)]),
+        "mode": np.array([MODES.index(mask.mode)]),
+        "straight_through": np.array([mask.straight_through]),
     }
-    for layer, factor in enumerate(factors):
+    for layer, factor in enumerate(mask.factors):
         tensors[_name(layer)] = np.asarray(factor, dtype=np.float32)
     write_tensors(folder / FILE, Header(KIND, SCHEMA, model=""), tensors)
 

@@ -25,12 +25,13 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def typed_row(cls: type[T], row: Any, where: str) -> T:
-    """Build ``cls`` (fields: texts and numbers, optional or not) from a JSON object.
+    """Build ``cls`` (fields: texts, of a closed set or not, and numbers) from a JSON object.
 
     Raises
     ------
     InputError
-        When a field is missing, unknown or of another type; ``where`` names the place.
+        When a field is missing, unknown, of another type or not in its closed set; ``where``
+        names the place.
     """
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected an object, found {row!r:.60}")
@@ -44,6 +45,9 @@ def typed_row(cls: type[T], row: Any, where: str) -> T:
             noun = {int: "a whole number", float: "a number", str: "a text"}[kind.base]
             null = " or null" if kind.optional else ""
             raise InputError(f"{where}: {name}: expected {noun}{null}, found {row[name]!r:.60}")
+        if kind.choices and row[name] not in kind.choices:
+            known = ", ".join(map(str, kind.choices))
+            raise InputError(f"{where}: {name}: expected one of {known}, found {row[name]!r}")
     return cls(**row)
 
 

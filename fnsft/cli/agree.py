@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from fnsft.artifacts.measures import Source
+from fnsft.cli.flags import add_names
 from fnsft.config.stages import AgreeSettings
 from fnsft.errors import InputError
 
@@ -17,12 +18,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=Path, required=True, help="networks, .safetensors")
     parser.add_argument("--clusters", type=Path, required=True, help="clusters of the same model")
     parser.add_argument("--output", type=Path, required=True, help="measures, .jsonl")
-    parser.add_argument("--model-name", required=True, help="the model's name in figures")
-    parser.add_argument("--task", required=True, help="the task's name in figures")
-    parser.add_argument("--networks-name", required=True, help="the networks' name in figures")
-    parser.add_argument("--graph-name", required=True, help="name of the clusters' graph")
+    add_names(parser, "networks", "graph", shown_in="figures")
     parser.add_argument("--source", required=True, choices=get_args(Source), help="whose networks")
-    parser.add_argument("--run-seed", type=int, required=True, help="seed of the run it is of")
 
 
 def run(arguments: argparse.Namespace, settings: AgreeSettings) -> None:

@@ -7,6 +7,19 @@ from typing import Any
 from fnsft.config.settings import FieldType, Settings, fields_of, flag_of, range_text
 
 
+def add_names(parser: argparse.ArgumentParser, *sources: str, shown_in: str) -> None:
+    """Add the names that a stage's rows have in tables or figures, and the seed of their run.
+
+    ``sources`` are what is measured beside the model and its task, such as ``graph``.
+    """
+    for source in ("model", *sources):
+        owner = f"{source}'" if source.endswith("s") else f"{source}'s"
+        text = f"the {owner} name in {shown_in}"
+        parser.add_argument(f"--{source}-name", required=True, help=text)
+    parser.add_argument("--task", required=True, help=f"the task's name in {shown_in}")
+    parser.add_argument("--run-seed", type=int, required=True, help="seed of the run it is of")
+
+
 def add_settings(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
     """Add one flag for every field of ``cls``; values are checked by the dataclass itself."""
     group = parser.add_argument_group("settings")

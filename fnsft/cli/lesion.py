@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fnsft.cli.flags import add_names
 from fnsft.config.stages import EvaluateSettings, LesionSettings
 
 if TYPE_CHECKING:
@@ -34,15 +35,7 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cloze", type=Path, help="prompts with choices, an answer, a subject")
     parser.add_argument("--gsm8k", type=Path, help="prepared split whose problems are answered")
     parser.add_argument("--output", type=Path, required=True, help="lesions, .jsonl")
-    parser.add_argument("--model-name", required=True, help="the model's name in tables")
-    parser.add_argument("--task", required=True, help="the task's name in tables")
-    parser.add_argument("--networks-name", required=True, help="the networks' name in tables")
-    parser.add_argument(
-        "--run-seed",
-        type=int,
-        required=True,
-        help="seed of the run it is of; added to that of the random sets",
-    )
+    add_names(parser, "networks", shown_in="tables")
 
 
 def run(arguments: argparse.Namespace, settings: LesionSettings) -> None:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, get_args
 
 from fnsft.artifacts.measures import Source
+from fnsft.cli.flags import add_names
 from fnsft.config.stages import MeasureSettings
 from fnsft.errors import InputError
 
@@ -48,11 +49,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--histograms", type=Path, required=True, help="histograms of the scores, .safetensors"
     )
-    parser.add_argument("--model-name", required=True, help="the model's name in figures")
-    parser.add_argument("--task", required=True, help="the task's name in figures")
-    parser.add_argument("--graph-name", required=True, help="the graph's name in figures")
+    add_names(parser, "graph", shown_in="figures")
     parser.add_argument("--source", required=True, choices=get_args(Source), help="whose graph")
-    parser.add_argument("--run-seed", type=int, required=True, help="seed of the run it is of")
 
 
 def run(arguments: argparse.Namespace, settings: MeasureSettings) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fnsft.cli.flags import add_names
 from fnsft.cli.measure import require_shape
 from fnsft.config.stages import OverlapSettings
 
@@ -23,10 +24,7 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared split, .jsonl")
     parser.add_argument("--graph", type=Path, required=True, help="collaboration graph")
     parser.add_argument("--output", type=Path, required=True, help="measures, .jsonl")
-    parser.add_argument("--model-name", required=True, help="the model's name in figures")
-    parser.add_argument("--task", required=True, help="the task's name in figures")
-    parser.add_argument("--graph-name", required=True, help="the graph's name in figures")
-    parser.add_argument("--run-seed", type=int, required=True, help="seed of the run it is of")
+    add_names(parser, "graph", shown_in="figures")
 
 
 def run(arguments: argparse.Namespace, settings: OverlapSettings) -> None:

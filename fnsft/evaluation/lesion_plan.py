@@ -132,7 +132,6 @@ def loading_strengths(networks: Networks) -> list[np.ndarray | None]:
         deviations = np.abs(loadings - loadings[:, varies].mean(axis=1, keepdims=True))
         strength = (deviations / loadings[:, varies].std(axis=1, keepdims=True)).max(axis=0)
         strength[~varies] = 0
-        ends = np.cumsum([networks.widths[layer] for layer in analysis.layers])
-        for layer, part in zip(analysis.layers, np.split(strength, ends[:-1]), strict=True):
-            found[layer] = part
+        for layer, part in networks.by_layer(analysis, strength[None]).items():
+            found[layer] = part[0]
     return found

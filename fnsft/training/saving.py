@@ -33,7 +33,7 @@ def save_best(
         trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink()
         if mask is not None:
-            write_forward_mask(folder, mask.site, mask.factors, mask.mode, mask.straight_through)
+            write_forward_mask(folder, mask)
         if packing := packing_of(trainer.settings):
             write_packing(folder, packing)
 

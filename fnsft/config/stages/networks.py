@@ -73,7 +73,7 @@ class LesionSettings(Settings):
     batch_size: int = setting(32, "samples a forward pass", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
     dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the weights")
-    seed: int = setting(0, "seed of the random sets", minimum=0)
+    seed: int = setting(0, "seed of the random sets; that of the run is added", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
