@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from fnsft.config.presets import TaskPreset
 from fnsft.config.settings import Settings, setting
 from fnsft.config.stages import FigureKind, TableKind
 from fnsft.errors import InputError
@@ -32,7 +33,7 @@ class TaskEntry(Settings):
     origin: Literal["hub", "folder", "world"] = setting(
         "folder", "a hub name, files below data_dir, or the synthetic world"
     )
-    format: Literal["gsm8k", "alpaca", "medical-o1"] = setting("gsm8k", "schema of the rows")
+    format: str = setting("gsm8k", "preset of the rows, by name or YAML file")
     name: str | None = setting(None, "name on the hub")
     hub_config: str | None = setting(None, "configuration on the hub")
     train: str = setting("train", "file below data_dir or the world, or split on the hub")
@@ -45,6 +46,7 @@ class TaskEntry(Settings):
         super().__post_init__()
         if (self.name is not None) != (self.origin == "hub"):
             raise InputError(f"name: needed if origin is 'hub' alone, found {self.name!r}")
+        TaskPreset.read(self.format)
 
 
 @dataclass(frozen=True)

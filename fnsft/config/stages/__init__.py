@@ -4,6 +4,14 @@ Sources: "2026" and "2025" are the two CollabMask papers (openreview Faoy8aclzJ 
 5sLaujF45C); "ours" is a choice that ``docs/decisions.md`` argues.
 """
 
+from fnsft.config.stages.data import DataSettings, Template
+from fnsft.config.stages.models import (
+    DeltaSettings,
+    ExportSettings,
+    GenerateSettings,
+    MergeSettings,
+    PushSettings,
+)
 from fnsft.config.stages.networks import (
     AgreeSettings,
     LesionSettings,
@@ -53,26 +61,33 @@ __all__ = [
     "ChooseSettings",
     "ClusterSettings",
     "ConvertSettings",
+    "DataSettings",
+    "DeltaSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "FORWARD_MODES",
     "FRACTION_METHODS",
     "FetchSettings",
     "FigureKind",
     "FigureSettings",
     "ForwardMode",
+    "GenerateSettings",
     "LesionSettings",
     "MatchSettings",
     "MeasureSettings",
+    "MergeSettings",
     "Method",
     "NetworksSettings",
     "OverlapSettings",
     "PrepareSettings",
     "PretrainSettings",
     "ProjectSettings",
+    "PushSettings",
     "Site",
     "StatisticsSettings",
     "TableKind",
     "TableSettings",
+    "Template",
     "TrainSettings",
     "TwinSettings",
     "WorldSettings",

