@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fnsft.artifacts.prompt_formats import PromptFormat, read_prompt_format
+from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.cli.main import main
 from fnsft.config.stages import PrepareSettings
-from fnsft.data.formats import Example, alpaca, gsm8k, medical_o1, read_examples
+from fnsft.data.formats import Example
 from fnsft.data.splits import shared_prompts, split
 from fnsft.errors import InputError
 
@@ -18,19 +20,6 @@ SETTINGS = PrepareSettings(n_train=20, n_validation=10, n_test=5)
 def write_rows(path: Path, rows: list[dict]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def test_a_prompt_ends_where_generation_begins() -> None:
-    assert gsm8k({"question": "1+1?", "answer": "2\n#### 2"}) == Example(
-        "Question: 1+1?\nAnswer:", " 2\n#### 2"
-    )
-    row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
-    assert alpaca(row) == Example("Instruction: Add.\n1, 2\nResponse:\n", "3")
-    assert (
-        alpaca({"instruction": "Add.", "response": "3"}).prompt == "Instruction: Add.\nResponse:\n"
-    )
-    row = {"Question": "Why?", "Complex_CoT": "Hm.", "Response": "So."}
-    assert medical_o1(row) == Example("Question: Why?\nAnswer:", " Hm.\n\nSo.")
 
 
 def test_splits_are_disjoint_and_of_the_asked_sizes() -> None:
@@ -63,16 +52,9 @@ def test_too_few_rows_are_refused_with_the_counts() -> None:
         split(POOL, POOL, PrepareSettings(n_train=41, n_validation=10))
 
 
-def test_real_gsm8k_and_codealpaca_are_read(shared_data: Path) -> None:
-    assert len(read_examples(shared_data / "gsm8k/train.jsonl", "gsm8k")) == 7_473
-    assert len(read_examples(shared_data / "codealpaca/code_alpaca_2k.json", "alpaca")) == 2_017
-    assert len(read_examples(shared_data / "codealpaca/new_codealpaca.json", "alpaca")) == 4_535
-    assert read_examples(shared_data / "medical/huatuo_demo_data.json", "medical-o1")
-
-
-def prepare(train: Path, output: Path) -> int:
+def prepare(train: Path, output: Path, *flags: str) -> int:
     sizes = ["--n-train", "2", "--n-validation", "1", "--n-test", "1"]
-    return main(["prepare", "--train", str(train), "--output", str(output), *sizes])
+    return main(["prepare", "--train", str(train), "--output", str(output), *sizes, *flags])
 
 
 def test_the_stage_writes_three_splits_and_a_manifest(tmp_path: Path) -> None:
@@ -80,10 +62,12 @@ def test_the_stage_writes_three_splits_and_a_manifest(tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert prepare(write_rows(tmp_path / "rows.jsonl", rows), output) == 0
     assert sorted(file.name for file in output.iterdir()) == [
+        "prompt_format.json",
         "test.jsonl",
         "train.jsonl",
         "validation.jsonl",
     ]
+    assert read_prompt_format(output) == PromptFormat("basic", "question")
     manifest = json.loads((tmp_path / "out.manifest.json").read_text())
     assert manifest["notes"]["train"] == 2
     assert manifest["settings"]["n_train"] == 2
@@ -91,15 +75,67 @@ def test_the_stage_writes_three_splits_and_a_manifest(tmp_path: Path) -> None:
     assert manifest["peak_memory_mib"] > 0
 
 
+def test_a_folder_of_csv_files_is_prepared_by_a_preset_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.csv").write_text("q,a\n" + "".join(f"{i}?,{i}\n" for i in range(5)) + "5?,\n")
+    (data / "test.csv").write_text("q,a\nt?,0\n")
+    (data / "README.md").write_text("not data")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text('kind: instruction\nprompt: "{q}"\ncompletion: "{a}"\n')
+    flags = ["--format", str(preset), "--test", str(data)]
+    assert prepare(data, tmp_path / "out", *flags) == 0
+    (test,) = (tmp_path / "out" / "test.jsonl").read_text().splitlines()
+    assert json.loads(test) == {"prompt": "Instruction: t?\nResponse:\n", "completion": "0"}
+    said = capsys.readouterr().err
+    assert said.count(f"{data}: passed over README.md") == 1
+    assert "left out 1 row with an empty answer (the first is row 6)" in said
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"train", "test", "preset"}
+
+
+def test_prepared_rows_hold_any_character_and_are_read_back(tmp_path: Path) -> None:
+    answer = "one\u2028two\x85three\x1c \ud7ff\r\n#### 4"
+    rows = write_rows(tmp_path / "rows.jsonl", [{"question": "\x0b?", "answer": answer}] * 4)
+    assert prepare(rows, tmp_path / "out") == 0
+    read = [typed_row(Example, row, "") for _, row in numbered_rows(tmp_path / "out/train.jsonl")]
+    assert read == [Example("Question: \x0b?\nAnswer:", f" {answer}")] * 2
+
+
+def test_a_prepared_row_may_say_that_special_tokens_are_there_and_nothing_else() -> None:
+    row = {"prompt": "p", "completion": "c"}
+    assert typed_row(Example, row, "") == Example("p", "c", special_tokens=True)
+    assert not typed_row(Example, row | {"special_tokens": False}, "").special_tokens
+    for wrong in (0, "false", None):
+        with pytest.raises(InputError, match="special_tokens: expected true or false, found"):
+            typed_row(Example, row | {"special_tokens": wrong}, "")
+    with pytest.raises(InputError, match="prompt: expected a text, found True"):
+        typed_row(Example, row | {"prompt": True}, "")
+    with pytest.raises(InputError, match="the field 'completion' is missing"):
+        typed_row(Example, {"prompt": "p", "special_tokens": True}, "")
+
+
+def test_calculator_annotations_are_kept_or_stripped(tmp_path: Path) -> None:
+    row = {"question": "1+1?", "answer": "<<1+1=2>>2 > 1\n#### 2"}
+    rows = write_rows(tmp_path / "rows.jsonl", [row] * 4)
+    for choice, answer in [("keep", " <<1+1=2>>2 > 1\n#### 2"), ("strip", " 2 > 1\n#### 2")]:
+        assert prepare(rows, tmp_path / choice, "--calculator-annotations", choice) == 0
+        line = (tmp_path / choice / "train.jsonl").read_text().splitlines()[0]
+        assert json.loads(line)["completion"] == answer
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "no such file"),
-        ("", "expected at least one row, found an empty file"),
-        ('{"question": "1?"}\n', "row 1: format 'gsm8k' needs the field 'answer', found question"),
+        ("", "expected at least one row, found none"),
+        ('{"question": "1?"}\n', "row 1: expected the field 'answer', found question"),
         ('{"question": "1?", "answer": "1"}\n[1]\n', "row 2: expected an object"),
         ('{"question": "1?", "answer": "1"}\n{"quest', "line 2: expected JSON"),
         ('{"question": "1?", "answer": "1"}\n', "n_train: expected at most"),
+        ('{"question": "1?", "answer": ""}\n', "found 1 row with an empty answer"),
     ],
 )
 def test_bad_rows_give_one_line_and_leave_nothing(

@@ -11,7 +11,8 @@ from fnsft.artifacts.manifest import manifest_path
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.cli.main import main
 from fnsft.config.stages import PretrainSettings, WorldSettings
-from fnsft.data.formats import alpaca, gsm8k
+from fnsft.data.formats import basic
+from fnsft.data.samples import Sample
 from fnsft.data.world.assembly import World, make_world
 from fnsft.errors import InputError
 from fnsft.training.pretraining import (
@@ -77,8 +78,12 @@ def test_a_digit_and_a_line_break_are_tokens_of_their_own(
 def test_prompt_and_completion_are_cut_the_same_apart_and_joined(
     world: World, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    examples = [gsm8k(row) for row in world.math_train] + [alpaca(row) for row in world.code_train]
-    for example in examples:
+    asked = [Sample("question", row["answer"], row["question"]) for row in world.math_train]
+    asked += [
+        Sample("instruction", row["output"], row["instruction"], row["input"])
+        for row in world.code_train
+    ]
+    for example in map(basic, asked):
         apart = tokenizer.encode(example.prompt) + tokenizer.encode(example.completion)
         assert apart == tokenizer.encode(example.prompt + example.completion)
 
@@ -179,7 +184,7 @@ def test_no_steps_leave_the_initial_model_of_the_same_shape(corpus: Path, tmp_pa
     ("content", "message"),
     [
         (None, "no such file or folder"),
-        ("", "expected at least one row, found an empty file"),
+        ("", "expected at least one row, found none"),
         ('{"text": "a"}\n{"body": "b"}\n', 'row 2: expected a field "text", found body'),
         ('{"text": "a"}\n', "to fill one sequence, found 2"),
     ],

@@ -9,8 +9,10 @@ import pytest
 
 from fnsft.artifacts.manifest import manifest_path
 from fnsft.cli.main import main
+from fnsft.config.presets import TaskPreset
 from fnsft.config.stages import WorldSettings
-from fnsft.data.formats import read_examples, read_rows
+from fnsft.data.formats import read_examples
+from fnsft.data.row_files import read_rows
 from fnsft.data.world.assembly import World, draw_problems, make_world
 from fnsft.data.world.corpus import SHARES, Known, draw_corpus
 from fnsft.data.world.functions import all_functions
@@ -175,18 +177,25 @@ def test_the_command_writes_files_in_the_formats_that_it_names(tmp_path: Path) -
     flags = [f"--{name}={count}" for name, count in counts.items()]
     folder = tmp_path / "world"
     assert main(["world", "--output", str(folder), *flags]) == 0
-    assert [set(row) for row in read_rows(folder / "corpus.jsonl")] == [{"kind", "text"}] * 50
-    assert len(read_examples(folder / "math" / "train.jsonl", "gsm8k")) == 9
-    assert len(read_examples(folder / "math" / "test.jsonl", "gsm8k")) == 5
-    assert len(read_examples(folder / "code" / "train.json", "alpaca")) == 7
-    humaneval = {"task_id", "prompt", "entry_point", "canonical_solution", "test"}
-    assert [set(row) for row in read_rows(folder / "code" / "test.jsonl")] == [humaneval] * 6
-    assert set(read_rows(folder / "facts" / "test.jsonl")[0]) == {
-        "prompt",
-        "choices",
-        "answer",
-        "subject",
+    fields = {
+        "corpus.jsonl": {"kind", "text"},
+        "code/test.jsonl": {"task_id", "prompt", "entry_point", "canonical_solution", "test"},
+        "facts/test.jsonl": {"prompt", "choices", "answer", "subject"},
     }
+    rows = {name: [row for _, row in read_rows(folder / name)] for name in fields}
+    assert {name: len(rows[name]) for name in ("corpus.jsonl", "code/test.jsonl")} == {
+        "corpus.jsonl": 50,
+        "code/test.jsonl": 6,
+    }
+    assert all(set(row) == fields[name] for name in fields for row in rows[name])
+    presets = {
+        "math/train.jsonl": ("gsm8k", 9),
+        "math/test.jsonl": ("gsm8k", 5),
+        "code/train.json": ("codealpaca", 7),
+    }
+    for name, (preset, n_examples) in presets.items():
+        read = read_examples(folder / name, TaskPreset.read(preset))
+        assert (len(read.examples), read.said) == (n_examples, ())
     assert json.loads(manifest_path(folder).read_text())["settings"]["documents"] == 50
 
 

@@ -11,11 +11,13 @@ from fnsft.config.settings import FieldType
 from fnsft.errors import InputError
 
 T = TypeVar("T")
+NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the line numbers, from 1, and the JSON values of a file's lines that are not blank."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # JSON may hold U+2028 and its like, at which splitlines() would cut.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -25,7 +27,9 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def typed_row(cls: type[T], row: Any, where: str) -> T:
-    """Build ``cls`` (fields: texts, of a closed set or not, and numbers) from a JSON object.
+    """Build ``cls`` (fields: texts, of a closed set or not, numbers, booleans) from a JSON object.
+
+    A field that has a default may be missing.
 
     Raises
     ------
@@ -35,25 +39,27 @@ def typed_row(cls: type[T], row: Any, where: str) -> T:
     """
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected an object, found {row!r:.60}")
-    kinds = {f.name: FieldType.of(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if missing := [name for name in kinds if name not in row]:
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    kinds = {name: FieldType.of(field.type) for name, field in fields.items()}
+    needed = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
+    if missing := [name for name in needed if name not in row]:
         raise InputError(f"{where}: the field {missing[0]!r} is missing")
     if unknown := [name for name in row if name not in kinds]:
         raise InputError(f"{where}: unknown field {unknown[0]!r}; expected {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        if not _fits(row[name], kind):
-            noun = {int: "a whole number", float: "a number", str: "a text"}[kind.base]
-            null = " or null" if kind.optional else ""
-            raise InputError(f"{where}: {name}: expected {noun}{null}, found {row[name]!r:.60}")
-        if kind.choices and row[name] not in kind.choices:
+    for name, value in row.items():
+        kind = kinds[name]
+        if not _fits(value, kind):
+            noun = NOUNS[kind.base] + (" or null" if kind.optional else "")
+            raise InputError(f"{where}: {name}: expected {noun}, found {value!r:.60}")
+        if kind.choices and value not in kind.choices:
             known = ", ".join(map(str, kind.choices))
-            raise InputError(f"{where}: {name}: expected one of {known}, found {row[name]!r}")
+            raise InputError(f"{where}: {name}: expected one of {known}, found {value!r}")
     return cls(**row)
 
 
 def _fits(value: Any, kind: FieldType) -> bool:
     if value is None:
         return kind.optional
-    if isinstance(value, bool):
-        return False
+    if bool in (type(value), kind.base):
+        return type(value) is kind.base
     return isinstance(value, (int, float) if kind.base is float else kind.base)

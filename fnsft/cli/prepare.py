@@ -6,36 +6,45 @@ import sys
 from pathlib import Path
 
 from fnsft.artifacts.manifest import recorded_stage
+from fnsft.artifacts.prompt_formats import PromptFormat, write_prompt_format
 from fnsft.artifacts.storage import write_jsonl, written_whole
+from fnsft.config.presets import TaskPreset
 from fnsft.config.stages import PrepareSettings
-from fnsft.data.formats import Example, read_examples, without_annotations
+from fnsft.data.formats import ReadExamples, read_examples, without_annotations
 from fnsft.data.splits import shared_prompts, split
 
 SETTINGS = PrepareSettings
+ROWS = "a file (.json .jsonl .csv .tsv .parquet .txt) or a folder of such files"
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """Add the files that the stage reads and writes."""
-    parser.add_argument("--train", type=Path, required=True, help="rows, .jsonl or .json")
+    parser.add_argument("--train", type=Path, required=True, help=f"rows: {ROWS}")
     parser.add_argument("--test", type=Path, help="test rows; held out of --train when absent")
     parser.add_argument("--output", type=Path, required=True, help="folder for the three splits")
 
 
 def run(arguments: argparse.Namespace, settings: PrepareSettings) -> None:
     """Read, render, split, write."""
+    preset = TaskPreset.read(settings.format)
     files = {"train": arguments.train, "test": arguments.test}
     inputs = {name: path for name, path in files.items() if path is not None}
-    with recorded_stage(settings, inputs, arguments.output) as record:
-        read = {name: _read(path, settings) for name, path in inputs.items()}
-        splits = split(read["train"], read.get("test"), settings)
+    own = {"preset": Path(preset.name)} if Path(preset.name).is_file() else {}
+    with recorded_stage(settings, inputs | own, arguments.output) as record:
+        read = {name: _read(name, path, preset, settings) for name, path in inputs.items()}
+        test = read["test"].examples if "test" in read else None
+        splits = split(read["train"].examples, test, settings)
         with written_whole(arguments.output) as folder:
             folder.mkdir()
             for field in dataclasses.fields(splits):
-                examples = getattr(splits, field.name)
-                rows = [dataclasses.asdict(example) for example in examples]
+                rows = [example.row() for example in getattr(splits, field.name)]
                 write_jsonl(folder / f"{field.name}.jsonl", rows)
                 record.note(**{field.name: len(rows)})
-        record.note(train_prompts_also_held_out=shared_prompts(splits))
+            write_prompt_format(folder, PromptFormat("basic", preset.preset.kind))
+        said = [line for found in read.values() for line in found.said]
+        record.note(train_prompts_also_held_out=shared_prompts(splits), rows=said)
+    for line in said:
+        print(line, file=sys.stderr)
     print(
         f"{arguments.output}: {len(splits.train)} train, {len(splits.validation)} validation, "
         f"{len(splits.test)} test",
@@ -43,8 +52,8 @@ def run(arguments: argparse.Namespace, settings: PrepareSettings) -> None:
     )
 
 
-def _read(path: Path, settings: PrepareSettings) -> list[Example]:
-    examples = read_examples(path, settings.format)
-    if settings.calculator_annotations == "strip":
-        examples = [without_annotations(example) for example in examples]
-    return examples
+def _read(name: str, path: Path, preset: TaskPreset, settings: PrepareSettings) -> ReadExamples:
+    read = read_examples(path, preset, name)
+    if settings.calculator_annotations == "keep":
+        return read
+    return ReadExamples([without_annotations(example) for example in read.examples], read.said)

@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace, settings: PretrainSettings) -> None:
 
 def read_texts(corpus: Path) -> list[str]:
     """Read the field "text" of every row."""
-    from fnsft.data.formats import read_rows
+    from fnsft.data.row_files import read_rows
 
     texts = []
-    for number, row in enumerate(read_rows(corpus), start=1):
+    for number, row in read_rows(corpus):
         if not isinstance(row.get("text"), str):
             raise InputError(
                 f'{corpus} row {number}: expected a field "text", '

@@ -1,84 +1,101 @@
-"""Rows of published data sets and the prompts that they become.
+"""Samples, written as the prompts and completions that a model is trained on.
 
-A format turns one row into an :class:`Example`. The prompt ends where generation would
-begin, and the completion starts with its own white space, so that tokenising the two apart
-in training gives the ids that a model meets when it answers.
+The prompt ends where generation would begin, and the completion starts with its own white
+space, so that tokenising the two apart in training gives the ids that a model meets when it
+answers.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fnsft.artifacts.rows import numbered_rows
-from fnsft.artifacts.storage import read_json
+from fnsft.config.presets import TaskPreset
+from fnsft.data.row_files import read_rows
+from fnsft.data.samples import Sample
+from fnsft.data.schemas import reader_of
 from fnsft.errors import InputError
 
 
 @dataclass(frozen=True)
 class Example:
-    """One supervised sample; the loss is on the completion and the end-of-sequence token."""
+    """One supervised sample; the loss is on the completion and the end-of-sequence token.
+
+    ``special_tokens`` is False when the prompt already holds the beginning of sequence, which
+    the tokenizer then does not add.
+    """
 
     prompt: str
     completion: str
+    special_tokens: bool = True
+
+    def row(self) -> dict[str, Any]:
+        """Return the sample as a row of a prepared split."""
+        row: dict[str, Any] = {"prompt": self.prompt, "completion": self.completion}
+        return row if self.special_tokens else row | {"special_tokens": False}
 
 
-def gsm8k(row: dict[str, Any]) -> Example:
-    """Render a GSM8K row as lm-eval does: ``Question: … Answer:`` (Cobbe et al. 2021)."""
-    return Example(f"Question: {row['question']}\nAnswer:", f" {row['answer']}")
+def basic(sample: Sample) -> Example:
+    r"""Write a sample in plain text, without a chat template.
 
+    A question becomes ``Question: …\nAnswer:``, as lm-eval writes GSM8K (Cobbe et al. 2021), an
+    instruction ``Instruction: …\nResponse:\n``; a context stands above the question, below the
+    instruction. A plain prompt stays as it is, but for a line break where neither it nor the
+    completion has white space at the seam. A text has no prompt.
 
-def alpaca(row: dict[str, Any]) -> Example:
-    """Render an instruction row; CodeAlpaca has ``output``, its newer file ``response``."""
-    output = row["response"] if "response" in row else row["output"]
-    instruction = "\n".join(part for part in (row["instruction"], row.get("input")) if part)
-    return Example(f"Instruction: {instruction}\nResponse:\n", output)
-
-
-def medical_o1(row: dict[str, Any]) -> Example:
-    """Render a medical-o1 row: the chain of thought, then the response (Chen et al. 2024)."""
-    return Example(
-        f"Question: {row['Question']}\nAnswer:", f" {row['Complex_CoT']}\n\n{row['Response']}"
+    Raises
+    ------
+    InputError
+        For a conversation, which plain text cannot write.
+    """
+    question, answer, context = sample.question, sample.answer, sample.context
+    if sample.kind == "text":
+        return Example("", answer)
+    if sample.kind == "question":
+        above = f"Context: {context}\n" if context else ""
+        return Example(f"{above}Question: {question}\nAnswer:", f" {answer}")
+    if sample.kind == "instruction":
+        instruction = "\n".join(part for part in (question, context) if part)
+        return Example(f"Instruction: {instruction}\nResponse:\n", answer)
+    if sample.kind == "plain":
+        prompt = f"{context}\n\n{question}" if context else question
+        touches = prompt[-1:].isspace() or answer[:1].isspace()
+        return Example(prompt if touches else f"{prompt}\n", answer)
+    raise InputError(
+        "template: expected chatml or a chat template for conversations, found basic; use "
+        "--template chatml"
     )
 
-
-FORMATS: dict[str, Callable[[dict[str, Any]], Example]] = {
-    "gsm8k": gsm8k,
-    "alpaca": alpaca,
-    "medical-o1": medical_o1,
-}
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 def without_annotations(example: Example) -> Example:
     """Strip GSM8K's calculator annotations from the completion."""
-    return Example(example.prompt, _ANNOTATION.sub("", example.completion))
+    return Example(example.prompt, _ANNOTATION.sub("", example.completion), example.special_tokens)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a ``.json`` list or ``.jsonl`` file; every row is an object."""
-    numbered = list(
-        enumerate(read_json(path), start=1) if path.suffix == ".json" else numbered_rows(path)
-    )
-    if not numbered:
-        raise InputError(f"{path}: expected at least one row, found an empty file")
-    for number, row in numbered:
-        if not isinstance(row, dict):
-            raise InputError(f"{path} row {number}: expected an object, found {row!r:.60}")
-    return [row for _, row in numbered]
+@dataclass(frozen=True)
+class ReadExamples:
+    """The samples of a file, and lines that tell the user what was found and left out."""
+
+    examples: list[Example]
+    said: tuple[str, ...]
 
 
-def read_examples(path: Path, format: str) -> list[Example]:
-    """Read and render all rows of a file; a row that lacks a field is named."""
-    examples = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            examples.append(FORMATS[format](row))
-        except KeyError as missing:
-            raise InputError(
-                f"{path} row {number}: format {format!r} needs the field {missing}, "
-                f"found {', '.join(sorted(row)) or 'no field'}"
-            ) from None
-    return examples
+def read_examples(path: Path, preset: TaskPreset, split: str = "train") -> ReadExamples:
+    """Read and render all rows of a file or folder by a preset, in plain text.
+
+    Raises
+    ------
+    InputError
+        For rows that cannot be read, that lack a field of the preset, or of which none has both
+        a prompt and an answer.
+    """
+    rows = read_rows(path, split)
+    reader = reader_of(rows, preset, "")
+    examples = [basic(s) for number, row in rows for s in reader.samples(number, row)]
+    if not examples:
+        raise InputError(f"{rows.where}: expected a row with an answer, found {reader.omitted()}")
+    said = f"{rows.where}: left out {reader.omitted()}"
+    return ReadExamples(examples, (*rows.said, *([said] if reader.left_out else [])))

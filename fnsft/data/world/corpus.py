@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fnsft.data.formats import Example, alpaca, gsm8k
+from fnsft.data.formats import basic
+from fnsft.data.samples import Sample
 from fnsft.data.world.functions import ENTRY_POINTS, Function, draw_function
 from fnsft.data.world.people import Facts, draw_fact, draw_statements
 from fnsft.data.world.word_problems import draw_drill, draw_problem, draw_story
@@ -54,13 +55,18 @@ def draw_corpus(rng: random.Random, known: Known, n_documents: int) -> list[Docu
         "story": lambda: draw_story(rng),
         "question": lambda: _question(rng, known.held_out_questions),
         "instruction": lambda: _instruction(rng, known.functions),
-        "recall": lambda: _joined(gsm8k(draw_fact(rng, known.facts).question())),
+        "recall": lambda: _asked(draw_fact(rng, known.facts).question()),
     }
     kinds = rng.choices(list(SHARES), list(SHARES.values()), k=n_documents)
     return [Document(kind, writers[kind]()) for kind in kinds]
 
 
-def _joined(example: Example) -> str:
+def _asked(row: dict[str, str]) -> str:
+    return _written(Sample("question", row["answer"], question=row["question"]))
+
+
+def _written(sample: Sample) -> str:
+    example = basic(sample)
     return example.prompt + example.completion
 
 
@@ -68,7 +74,7 @@ def _question(rng: random.Random, held_out: frozenset[str]) -> str:
     problem = draw_problem(rng, 1)
     while problem.question in held_out:
         problem = draw_problem(rng, 1)
-    return _joined(gsm8k(problem.row()))
+    return _asked(problem.row())
 
 
 def _code(rng: random.Random, functions: dict[str, list[Function]]) -> str:
@@ -80,4 +86,4 @@ def _code(rng: random.Random, functions: dict[str, list[Function]]) -> str:
 def _instruction(rng: random.Random, functions: dict[str, list[Function]]) -> str:
     instructed = {family: functions[family] for family in INSTRUCTED_FAMILIES}
     row = draw_function(rng, instructed).instruction_row(rng.choice(ENTRY_POINTS))
-    return _joined(alpaca(row))
+    return _written(Sample("instruction", row["output"], row["instruction"], row["input"]))
