@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from models import tiny_tokenizer
+from models import TEXTS, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from fnsft.data.formats import Example
-from fnsft.data.tokens import encode, load_split, load_tokenizer
+from fnsft.data.tokens import IGNORED, Encoded, encode, load_split, load_tokenizer, stop_ids_of
 from fnsft.errors import InputError
 
 END = 2
+PROMPT_IDS = (1, 300, 260, 275, 28, 284, 283, 287, 33, 201, 297, 89, 279, 28)
 
 
 def tokenizer_adding(template: str, bos_token: str = "<s>") -> PreTrainedTokenizerFast:
@@ -103,7 +105,8 @@ def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
         ({"prompt": "a"}, "'completion' is missing"),
         ({"question": "a", "answer": "b"}, "'prompt' is missing"),
         (row("a", 3), "completion: expected a text, found 3"),  # type: ignore[arg-type]
-        (row("", "a"), "prompt: expected at least one token"),
+        (row("", ""), "expected a prompt or a completion, found neither"),
+        (row("a", "b") | {"special_tokens": 1}, "special_tokens: expected true or false, found 1"),  # type: ignore[operator]
         ([1], "expected an object"),
     ],
 )
@@ -111,6 +114,142 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: object, message: str) -> None:
     path = write_split(tmp_path, row("a", "b"), bad)
     with pytest.raises(InputError, match=rf"train\.jsonl line 2: .*{message}"):
         load_split(path, tiny_tokenizer(), max_tokens=100)
+
+
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "<s> $A </s>", "</s> $A"])
+def test_prepared_rows_keep_the_ids_that_they_always_had(shared_data: Path, template: str) -> None:
+    tokenizer = tokenizer_adding(template)
+    n_after = template.endswith("</s>")
+    lines = (shared_data / "gsm8k" / "test.jsonl").read_text().splitlines()[:50]
+    for line in map(json.loads, lines):
+        prompt, completion = f"Question: {line['question']}\nAnswer:", f" {line['answer']}"
+        whole = tokenizer(prompt)["input_ids"]
+        reference = whole[: len(whole) - n_after]
+        answer = tokenizer(completion, add_special_tokens=False)["input_ids"]
+        encoded = encode(tokenizer, Example(prompt, completion))
+        assert encoded == Encoded(tuple(reference), (*answer, END))
+
+
+def test_the_ids_of_a_row_are_as_written_down() -> None:
+    encoded = encode(tokenizer_adding("<s> $A"), Example("Question: 3 + 14?\nAnswer:", " 17"))
+    assert encoded.prompt_ids == PROMPT_IDS
+    assert encoded.completion_ids == (223, 265, END)
+
+
+def test_a_beginning_that_a_template_has_written_is_not_put_there_again() -> None:
+    tokenizer = tokenizer_adding("<s> $A </s>")
+    bare = encode(tiny_tokenizer(), Example("Ada", "x"))
+    encoded = encode(tokenizer, Example("<s>Ada", "x</s>\n", special_tokens=False))
+    assert encoded == Encoded((1, *bare.prompt_ids), bare.completion_ids)
+    twice = encode(tokenizer, Example("Ada</s>", "x", special_tokens=False))
+    assert twice.prompt_ids == (*bare.prompt_ids, END)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Ada", "Ada</s>"),
+        ("Ada\n", "Ada\n</s>"),
+        ("Ada</s>", "Ada</s>"),
+        ("Ada</s>\n", "Ada</s>"),
+        ("Ada</s></s>", "Ada</s>"),
+        ("Ada</s> \n</s>", "Ada</s>"),
+        ("a</s>b", "a</s>b</s>"),
+        ("a</s>b</s>\n", "a</s>b</s>"),
+    ],
+)
+def test_an_answer_ends_with_one_stop_token_and_is_never_cut(written: str, read: str) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = encode(tokenizer, Example("q", written)).completion_ids
+    assert tokenizer.decode(ids) == read
+    assert ids == tuple(tokenizer(read)["input_ids"])
+
+
+def test_a_model_may_stop_at_other_tokens_than_the_tokenizers(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [END, end]}))
+    assert stop_ids_of(tmp_path) == {END, end}
+    example = Example("q", "a<end>\n")
+    a = tuple(tokenizer("a")["input_ids"])
+    assert encode(tokenizer, example, stop_ids_of(tmp_path)).completion_ids == (*a, end)
+    assert tokenizer.decode(encode(tokenizer, example).completion_ids) == "a<end>\n</s>"
+    path = write_split(tmp_path, row("q", "a<end>\n"))
+    split = load_split(path, tokenizer, 9, stop_ids_of(tmp_path))
+    assert split.samples[0].labels == (IGNORED, *a, end)
+    assert split.stop_ids == {END, end}
+
+
+@pytest.mark.parametrize(("found", "ids"), [({}, set()), ({"eos_token_id": 7}, {7})])
+def test_a_generation_config_names_none_one_or_several_stops(
+    tmp_path: Path, found: dict[str, int], ids: set[int]
+) -> None:
+    assert stop_ids_of(tmp_path) == frozenset()
+    (tmp_path / "generation_config.json").write_text(json.dumps(found))
+    assert stop_ids_of(tmp_path) == ids
+
+
+def test_a_completion_is_not_marked_as_the_beginning_of_a_text() -> None:
+    """SentencePiece tokenizers write "a" as "▁a" at the beginning of what they are given."""
+    bare = Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    bare.decoder = decoders.Metaspace(prepend_scheme="always")
+    alphabet = sorted({*"".join(TEXTS)})
+    trainer = trainers.BpeTrainer(
+        vocab_size=200,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    bare.train_from_iterator(TEXTS, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="</s>")
+    for prompt, completion in (("Response:\n", "def add(a, b)"), ("Answer:", " She has")):
+        encoded = encode(tokenizer, Example(prompt, completion))
+        assert encoded.prompt_ids == tuple(tokenizer(prompt)["input_ids"])
+        assert tokenizer.decode(encoded.ids) == prompt + completion + "</s>"
+        pieces = tokenizer.convert_ids_to_tokens(encoded.completion_ids)
+        assert "".join(pieces) == completion.replace(" ", "▁") + "</s>"
+    text = encode(tokenizer, Example("", "def add(a, b)"))  # a beginning, which is marked
+    assert text.ids == tuple(tokenizer("def add(a, b)</s>")["input_ids"])
+
+
+def test_a_text_has_no_prediction_for_its_first_token() -> None:
+    ids = tuple(tiny_tokenizer()("Ada has 3 apples")["input_ids"])
+    encoded = encode(tiny_tokenizer(), Example("", "Ada has 3 apples"))
+    assert encoded.labels == (IGNORED, *ids[1:], END)
+    begun = encode(tokenizer_adding("<s> $A"), Example("", "Ada has 3 apples"))
+    assert begun.ids == (1, *ids, END)
+    assert begun.labels == (IGNORED, *ids, END)
+
+
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "<s> <s> $A"])
+@pytest.mark.parametrize("max_tokens", [3, 4, 7, 8])
+def test_longer_texts_become_pieces_that_predict_every_token_once(
+    tmp_path: Path, template: str, max_tokens: int
+) -> None:
+    tokenizer = tokenizer_adding(template)
+    texts = ("Ada has 3 apples and buys 14 more.", "Q: 3+14? A: seventeen")
+    wholes = [encode(tokenizer, Example("", text)) for text in texts]
+    split = load_split(write_split(tmp_path, *(row("", t) for t in texts)), tokenizer, max_tokens)
+    assert all(1 < len(piece.ids) <= max_tokens for piece in split.samples)
+    predicted = [label for piece in split.samples for label in piece.labels if label != IGNORED]
+    assert predicted == [label for whole in wholes for label in whole.completion_ids]
+    assert split.samples[1].ids[0] == split.samples[0].ids[-1]
+    n_pieces = [-(-(len(whole.ids) - 1) // (max_tokens - 1)) for whole in wholes]
+    assert len(split.samples) == sum(n_pieces)
+    assert (split.n_texts_cut, split.n_unfinished) == (2, sum(n_pieces) - 2)
+    assert split.n_left_out == 0
+
+
+def test_texts_that_fit_are_not_cut_and_prompts_never(tmp_path: Path) -> None:
+    text = encode(tiny_tokenizer(), Example("", "Ada has 3"))
+    path = write_split(tmp_path, row("", "Ada has 3"), row("a" * 40, "b"), row("a" * 50, "b"))
+    split = load_split(path, tiny_tokenizer(), len(text.ids))
+    assert split.samples == [text]
+    longest = len(encode(tiny_tokenizer(), Example("a" * 50, "b")).ids)
+    assert (split.n_left_out, split.longest_left_out) == (2, longest)
+    assert (split.n_texts_cut, split.n_unfinished) == (0, 0)
 
 
 def test_a_tokenizer_survives_its_folder(tiny_model_dir: Path) -> None:

@@ -25,14 +25,14 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import require_space, size_in_words, written_whole
-    from fnsft.data.tokens import load_split, load_tokenizer
+    from fnsft.data.tokens import load_split_of
     from fnsft.evaluation.loading import load_model
     from fnsft.neurons.capture import capture
 
     inputs = {"model": arguments.model, "data": arguments.data}
     with recorded_stage(settings, inputs, arguments.output) as record:
         identity = model_identity(arguments.model)
-        split = load_split(arguments.data, load_tokenizer(arguments.model), settings.max_tokens)
+        split = load_split_of(arguments.model, arguments.data, settings.max_tokens)
         model = load_model(arguments.model, settings.dtype)
         samples = [sample.ids for sample in split.samples]
         blocks = mlp_blocks(model)

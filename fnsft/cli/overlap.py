@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, settings: OverlapSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.measures import Measure, write_measures
-    from fnsft.data.tokens import load_split, load_tokenizer
+    from fnsft.data.tokens import load_split_of
     from fnsft.evaluation.loading import load_model
     from fnsft.masks.overlap import compare_policies
     from fnsft.neurons.scores import Mean
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: OverlapSettings) -> None:
     inputs = {"model": arguments.model, "data": arguments.data, "graph": arguments.graph}
     with recorded_stage(settings, inputs, arguments.output) as record:
         graph = read_graph(arguments.graph, model_identity(arguments.model))
-        split = load_split(arguments.data, load_tokenizer(arguments.model), settings.max_tokens)
+        split = load_split_of(arguments.model, arguments.data, settings.max_tokens)
         model = load_model(arguments.model, "float32")
         matrices = mlp_matrices(model)
         expected = (matrices[-1].layer + 1, matrices[0].d_mlp)

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, settings: StatisticsSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.statistics import TokenStatistics, write_statistics
-    from fnsft.data.tokens import load_split, load_tokenizer
+    from fnsft.data.tokens import load_split_of
     from fnsft.errors import InputError
     from fnsft.neurons.frequencies import frequency_ranks
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, settings: StatisticsSettings) -> None:
     with recorded_stage(settings, inputs, arguments.output) as record:
         model = model_identity(arguments.model)
         config = AutoConfig.from_pretrained(arguments.model, local_files_only=True)
-        split = load_split(arguments.data, load_tokenizer(arguments.model), settings.max_tokens)
+        split = load_split_of(arguments.model, arguments.data, settings.max_tokens)
         ids = np.concatenate([sample.ids for sample in split.samples])
         vocab_size = config.get_text_config().vocab_size
         if ids.max() >= vocab_size:

@@ -1,12 +1,12 @@
 """Token ids of a prepared split, cut as a model meets them when it answers, and of plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fnsft.artifacts.rows import numbered_rows, typed_row
-from fnsft.artifacts.storage import existing, read_text
+from fnsft.artifacts.storage import existing, read_json, read_text
 from fnsft.data.formats import Example
 from fnsft.errors import InputError
 
@@ -19,7 +19,7 @@ IGNORED = -100  # the label that the loss leaves out
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sample; the completion ends with the end of sequence."""
+    """One tokenised sample; the completion ends with a token that stops generation."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
@@ -37,10 +37,19 @@ class Encoded:
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """The samples of a split that are not too long, and how many were left out."""
+    """The samples of a split that are not too long, and how many were left out.
+
+    ``n_unfinished`` of the samples are pieces of ``n_texts_cut`` texts that go on in the next
+    piece: they alone end without a token of ``stop_ids``.
+    """
 
     samples: list[Encoded]
     n_left_out: int
+    longest_left_out: int = 0
+    max_tokens: int = 0
+    n_texts_cut: int = 0
+    n_unfinished: int = 0
+    stop_ids: frozenset[int] = frozenset()
 
     @property
     def n_tokens(self) -> int:
@@ -58,57 +67,163 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}: expected a tokenizer, found none ({reason})") from None
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{folder}: expected a tokenizer with an end of sequence, found none")
+        raise InputError(
+            f"{folder}: expected a tokenizer with an end of sequence, found none; name its token "
+            "as eos_token in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Encoded:
-    """Tokenise prompt and completion apart, as generation does.
+def stop_ids_of(folder: Path) -> frozenset[int]:
+    """Return the tokens at which a model's generation stops, by its generation_config.json."""
+    path = folder / "generation_config.json"
+    found = read_json(path).get("eos_token_id") if path.is_file() else None
+    return frozenset(found if isinstance(found, list) else [] if found is None else [found])
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Tokenises prompt and completion apart, as generation does.
 
     The prompt has what the tokenizer puts before a text (a beginning of sequence, if it adds
-    one) but nothing after it; the completion has no such tokens, and the end of sequence.
+    one and the template has not written it) but nothing after it. The completion ends with
+    exactly one of ``stop_ids``: what a template writes behind such a token is left out, and
+    where there is none the end of sequence is added.
     """
-    prompt = tokenizer(example.prompt)["input_ids"]
-    prompt = prompt[: len(prompt) - _tokens_after_a_text(tokenizer)]
-    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    return Encoded(tuple(prompt), (*completion, tokenizer.eos_token_id))
+
+    tokenizer: "PreTrainedTokenizerBase"
+    stop_ids: frozenset[int]
+    ids_before: list[int]  # that the tokenizer adds before any text
+    n_after: int  # tokens that it adds behind
+    line_ids: list[int]  # of a line break, where a text's beginning is marked; else none
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", stop_ids: Iterable[int] = ()) -> Self:
+        """Find out what the tokenizer adds around a text, by the text "a"."""
+
+        def ids(text: str) -> list[int]:
+            return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+        text, line, both = ids("a"), ids("\n"), ids("\na")
+        whole = tokenizer("a")["input_ids"]
+        start = next(i for i in range(len(whole)) if whole[i : i + len(text)] == text)
+        before, n_after = whole[:start], len(whole) - start - len(text)
+        # SentencePiece writes "a" as "▁a" at a text's beginning, which a completion is not.
+        marked = both[: len(line)] == line and both[len(line) :] != text
+        stops = frozenset(stop_ids) | {tokenizer.eos_token_id}
+        return cls(tokenizer, stops, before, n_after, line if marked else [])
+
+    def encode(self, example: Example) -> Encoded:
+        """Tokenise one sample; without a prompt its first token has no prediction."""
+        prompt = self._ids(example.prompt, example.special_tokens)
+        if example.special_tokens:
+            prompt = prompt[: len(prompt) - self.n_after]
+        write = self._continuation if example.prompt else self._ids
+        completion = self._ended(write(example.completion))
+        if not prompt:
+            prompt, completion = completion[:1], completion[1:]
+        return Encoded(tuple(prompt), tuple(completion))
+
+    def _ids(self, text: str, special_tokens: bool = False) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"]
+
+    def _continuation(self, text: str) -> list[int]:
+        """Tokenise a text that stands behind another one."""
+        n_line = len(self.line_ids)
+        behind_a_line = self._ids("\n" + text) if n_line else []
+        if n_line and behind_a_line[:n_line] == self.line_ids:
+            return behind_a_line[n_line:]
+        return self._ids(text)
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """Cut behind the first stop token that only white space and stop tokens follow."""
+        end = None
+        for place in reversed(range(len(ids))):
+            if ids[place] in self.stop_ids:
+                end = place + 1
+            elif self.tokenizer.decode([ids[place]]).strip():
+                break
+        return [*ids, self.tokenizer.eos_token_id] if end is None else ids[:end]
 
 
-def _tokens_after_a_text(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Count what the tokenizer adds behind any text, by the text "a"."""
-    text = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(text)] == text)
-    return len(whole) - start - len(text)
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", example: Example, stop_ids: Iterable[int] = ()
+) -> Encoded:
+    """Tokenise one sample, as :class:`Encoder` does for many."""
+    return Encoder.of(tokenizer, stop_ids).encode(example)
 
 
-def load_split(path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> EncodedSplit:
-    """Tokenise a prepared split; samples of more than ``max_tokens`` are left out, never cut.
+def pieces_of(sample: Encoded, max_tokens: int) -> list[Encoded]:
+    """Cut a text into pieces of ``max_tokens``; a piece begins with the last token before it.
+
+    So every token but the text's first is predicted once.
+    """
+    pieces = []
+    for start in range(0, len(sample.ids) - 1, max_tokens - 1):
+        ids = sample.ids[start : start + max_tokens]
+        n_prompt = 1 if start else len(sample.prompt_ids)
+        pieces.append(Encoded(ids[:n_prompt], ids[n_prompt:]))
+    return pieces
+
+
+def load_split(
+    path: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_tokens: int,
+    stop_ids: Iterable[int] = (),
+) -> EncodedSplit:
+    """Tokenise a prepared split.
+
+    Samples of more than ``max_tokens`` are left out, never cut, unless they have no prompt:
+    such texts become pieces. ``stop_ids`` end answers beside the tokenizer's end of sequence.
 
     Raises
     ------
     InputError
-        For a row without prompt and completion, one whose prompt has no token, and a split
-        of which nothing is left.
+        For a row without prompt and completion, one of less than two tokens, and a split of
+        which nothing is left.
     """
-    samples = []
-    shortest: int | None = None
+    encoder = Encoder.of(tokenizer, stop_ids)
+    kept: list[Encoded] = []
+    left_out: list[int] = []  # tokens
+    n_texts_cut = n_unfinished = 0
     for number, row in numbered_rows(path):
         where = f"{path} line {number}"
-        sample = encode(tokenizer, typed_row(Example, row, where))
-        if not sample.prompt_ids:
-            raise InputError(f"{where}: prompt: expected at least one token, found none")
-        shortest = min(shortest or len(sample.ids), len(sample.ids))
-        samples.append(sample)
-    kept = [sample for sample in samples if len(sample.ids) <= max_tokens]
+        example = typed_row(Example, row, where)
+        sample = encoder.encode(example)
+        if not sample.completion_ids:
+            raise InputError(f"{where}: expected a prompt or a completion, found neither")
+        if len(sample.ids) <= max_tokens:
+            kept.append(sample)
+        elif example.prompt:
+            left_out.append(len(sample.ids))
+        else:
+            pieces = pieces_of(sample, max_tokens)
+            n_texts_cut, n_unfinished = n_texts_cut + 1, n_unfinished + len(pieces) - 1
+            kept += pieces
     if not kept:
-        found = f"the shortest of {len(samples)} has {shortest}" if samples else "an empty file"
+        found = (
+            f"the shortest of {len(left_out)} has {min(left_out)}" if left_out else "an empty file"
+        )
         raise InputError(
             f"{path}: expected a sample of at most max_tokens={max_tokens} tokens, found {found}"
         )
-    return EncodedSplit(kept, len(samples) - len(kept))
+    return EncodedSplit(
+        kept,
+        len(left_out),
+        max(left_out, default=0),
+        max_tokens,
+        n_texts_cut,
+        n_unfinished,
+        encoder.stop_ids,
+    )
+
+
+def load_split_of(model: Path, path: Path, max_tokens: int) -> EncodedSplit:
+    """Tokenise a prepared split as the model in a folder is trained on it."""
+    return load_split(path, load_tokenizer(model), max_tokens, stop_ids_of(model))
 
 
 @dataclass(frozen=True, eq=False)
