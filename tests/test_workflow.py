@@ -1,6 +1,7 @@
 """The workflow: what is planned, what is run again after a change, and a whole tiny run."""
 
 import csv
+import hashlib
 import os
 import re
 import shutil
@@ -363,3 +364,39 @@ def test_the_papers_plan_takes_five_seconds(repository: Path) -> None:
         if seconds[-1] <= 5:
             break
     assert min(seconds) <= 5
+
+
+def plan_of_fetch(tree: Path, *arguments: str) -> dict[str, int]:
+    """Return how often each rule would run to bring what the network gives."""
+    done = snakemake(tree, "-n", *arguments, "--", "fetch")
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\w+) +(\d+)$", done.stderr + done.stdout, re.M)
+    return {rule: int(n) for rule, n in rows if rule not in ("total", "fetch")}
+
+
+def test_fetch_brings_what_the_configuration_needs_and_nothing_else(repository: Path) -> None:
+    config = yaml.safe_load((repository / "config.yaml").read_text())
+    files = sum(2 - ("test" in task) for task in config["tasks"].values())
+    assert plan_of_fetch(repository) == {"fetch_model": len(config["models"]), "fetch_data": files}
+    assert plan_of_fetch(repository, "--configfile", *SMOKE) == {}
+
+
+def test_fetch_takes_registered_data_and_a_changed_registry_is_noticed(
+    repository: Path, tmp_path: Path, overlay
+) -> None:
+    tree = copy_tree(repository, tmp_path / "tree")
+    rows = '{"question": "1+1?", "answer": "2"}\n'
+    (tmp_path / "rows.jsonl").write_text(rows)
+    digest = hashlib.sha256(rows.encode()).hexdigest()
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(yaml.safe_dump({"org/sums": {"path": "rows.jsonl", "sha256": digest}}))
+    sums = {"origin": "hub", "name": "org/sums", "format": "gsm8k", "test": None}
+    config = overlay(data_dir=str(tmp_path), tasks={"sums": sums}, run={"task": "sums"})
+    arguments = ["--configfile", *SMOKE, str(config)]
+    assert plan_of_fetch(tree, *arguments) == {"fetch_data": 1}
+    done = snakemake(tree, "--cores", "1", *arguments, "--", "fetch")
+    assert done.returncode == 0, done.stderr
+    assert (tree / "results/smoke/sources/sums/train.jsonl").read_text() == rows
+    assert plan_of_fetch(tree, *arguments) == {}
+    registry.write_text(registry.read_text() + "# checked again\n")
+    assert plan_of_fetch(tree, *arguments) == {"fetch_data": 1}

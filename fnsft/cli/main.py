@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from fnsft import __version__
 from fnsft.cli.flags import add_settings, read_settings
 from fnsft.errors import InputError
+from fnsft.hub.tokens import SECRET
 
 # In the order of the data flow. A stage's module has SETTINGS, add_paths(parser) and
 # run(arguments, settings).
@@ -32,10 +34,17 @@ STAGES = {
     "overlap": "measure what the graph changes about a mask",
     "train": "fine-tune with a method that decides what may change",
     "evaluate": "measure accuracy, perplexity and recall of a model",
+    "generate": "answer prompts with a model, to try it",
+    "merge": "fold an adapter or a forward mask into plain weights",
+    "export": "write a tuned model for others: all weights, or what changed",
+    "apply-delta": "put changed weights onto their base, or take them off",
+    "push": "upload a tuned model or adapter with its model card",
     "choose": "choose a learning rate per method by validation perplexity",
     "table": "make a table of metric records: LaTeX and CSV",
     "figure": "draw a figure: PDF and PNG",
     "show": "print a table's CSV as text",
+    "check-hf-token": "say whether a hub token is found, works, and reaches a model",
+    "doctor": "say what this machine has, and what is missing",
 }
 
 
@@ -69,12 +78,19 @@ def entry_point() -> None:
 
 
 def _module(stage: str) -> ModuleType:
-    return importlib.import_module(f"fnsft.cli.{stage}")
+    return importlib.import_module(f"fnsft.cli.{stage.replace('-', '_')}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Hides what looks like a token of the hub in the line about words that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(SECRET.sub("***", message))
 
 
 def _parser(stage: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the named stage's module is imported."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fnsft", description="Fine-tune language models and choose which neurons may change."
     )
     parser.add_argument("--version", action="version", version=f"fnsft {__version__}")

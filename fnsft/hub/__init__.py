@@ -1,0 +1,1 @@
+"""The Hugging Face hub: the only place that knows tokens and speaks to a network."""
