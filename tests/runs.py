@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from fnsft.artifacts.clusters import read_clusters, write_clusters
 from fnsft.artifacts.graphs import dense_graph_writer, graph_model, read_graph
+from fnsft.artifacts.prompt_formats import PromptFormat, write_prompt_format
+from fnsft.artifacts.rows import numbered_rows
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.templates import Templates, write_templates
 from fnsft.cli.main import main
@@ -29,9 +31,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a, b = numbers.randrange(9), numbers.randrange(9)
         return {"prompt": f"Question: {a}+{b}?\nAnswer:", "completion": f" {a + b}\n#### {a + b}"}
 
-    for name, n in (("train", N_TRAIN), ("validation", 5), ("test", 5)):
-        write_jsonl(folder / f"{name}.jsonl", [row() for _ in range(n)])
+    sizes = {"train": N_TRAIN, "validation": 5, "test": 5}
+    return write_prepared(folder, {name: [row() for _ in range(n)] for name, n in sizes.items()})
+
+
+def write_prepared(folder: Path, splits: dict[str, list[Any]]) -> Path:
+    """Write a folder as ``fnsft prepare`` does, but for its manifest."""
+    for name, rows in splits.items():
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    write_prompt_format(folder, PromptFormat("basic", "question"))
     return folder
+
+
+def first_samples(data: Path, n: int, folder: Path) -> Path:
+    """Write the first ``n`` samples of the splits that train and validate."""
+    splits = {
+        name: [row for _, row in numbered_rows(data / f"{name}.jsonl")][:n]
+        for name in ("train", "validation")
+    }
+    return write_prepared(folder, splits)
 
 
 def words(model: Path, data: Path, output: Path, **settings: Any) -> list[str]:

@@ -10,7 +10,13 @@ from fnsft.cli.main import STAGES
 from fnsft.config import stages
 from fnsft.config.layer_ranges import parse_layers
 from fnsft.config.settings import Settings, fields_of
-from fnsft.config.stages import PrepareSettings, ProjectSettings, TableSettings, TrainSettings
+from fnsft.config.stages import (
+    DataSettings,
+    PrepareSettings,
+    ProjectSettings,
+    TableSettings,
+    TrainSettings,
+)
 from fnsft.errors import InputError
 
 CLASSES = [
@@ -54,7 +60,8 @@ def test_swapped_numbers_give_another_string_of_flags() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_stage_has_a_command_and_every_field_a_sentence(cls: type[Settings]) -> None:
-    assert cls.stage in STAGES
+    # Settings of raw data are flags of train beside its own.
+    assert cls.stage in STAGES or cls is DataSettings
     for name, field in fields_of(cls).items():
         assert field.metadata["help"], f"{cls.__name__}.{name} has no help"
 
@@ -63,11 +70,16 @@ def test_every_stage_has_a_command_and_every_field_a_sentence(cls: type[Settings
     ("arguments", "message"),
     [
         ({"method": "sfft"}, "method: expected one of sft, lora"),
-        ({"method": "random"}, "needs a fraction in (0, 1], found None"),
         ({"method": "sft", "fraction": 0.5}, "takes no fraction"),
         ({"method": "random", "fraction": 0.0}, "above 0, at most 1, found 0.0"),
         ({"method": "random", "fraction": 1.5}, "above 0, at most 1, found 1.5"),
-        ({"method": "collab", "fraction": 0.5}, "affinity: needed by method 'collab' alone"),
+        ({"affinity": "knn"}, "affinity: needed by method 'collab' alone"),
+        ({"lora_targets": "mlp"}, "lora_targets: is about adapters that all train"),
+        ({"dtype": "bfloat16", "method": "lora", "quantise": "nf4"}, "dtype: a packed base keeps"),
+        (
+            {"mask_mode": "train-only", "unfreeze": ["1"], "max_steps": 3},
+            "unfreeze: counts whole epochs; leave max_steps off",
+        ),
         ({"learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
         ({"epochs": 1.5}, "epochs: expected a whole number, found 1.5"),
         ({"batch_size": 10, "micro_batch_size": 4}, "multiple of micro_batch_size=4, found 10"),
@@ -77,6 +89,22 @@ def test_a_wrong_value_is_named_with_what_was_expected(arguments: dict, message:
     with pytest.raises(InputError) as caught:
         TrainSettings(**arguments)
     assert message in str(caught.value)
+
+
+def test_what_depends_on_the_method_is_resolved() -> None:
+    chosen = {
+        method: (settings.fraction, settings.affinity, settings.learning_rate)
+        for method in ("sft", "lora", "random", "collab")
+        for settings in [TrainSettings(method=method)]
+    }
+    assert chosen == {
+        "sft": (None, None, 1e-5),
+        "lora": (None, None, 2e-4),
+        "random": (0.5, None, 1e-5),
+        "collab": (0.5, "knn", 1e-5),
+    }
+    given = TrainSettings(method="collab", fraction=0.7, affinity="dense", learning_rate=1)
+    assert (given.fraction, given.affinity, given.learning_rate) == (0.7, "dense", 1)
 
 
 def test_a_number_that_yaml_read_as_a_text_is_cast() -> None:

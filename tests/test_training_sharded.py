@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import train, weights, words
+from runs import first_samples, train, weights, words
 from test_resume import assert_alike
 from test_selective import listed, parts_of, write_model
 
@@ -25,11 +25,7 @@ RUN = COLLAB | {"epochs": 7, "telemetry_steps": 3, "learning_rate": 3e-4, "micro
 @pytest.fixture(scope="module")
 def twelve(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve samples: three full batches an epoch, 21 steps in seven of them."""
-    folder = tmp_path_factory.mktemp("twelve")
-    for name in ("train", "validation"):
-        lines = (data / f"{name}.jsonl").read_text().splitlines(keepends=True)
-        (folder / f"{name}.jsonl").write_text("".join(lines[:12]))
-    return folder
+    return first_samples(data, 12, tmp_path_factory.mktemp("twelve"))
 
 
 def in_two(program: list[str], arguments: list[str], **environment: str) -> tuple[int, str]:

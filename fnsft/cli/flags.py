@@ -2,9 +2,11 @@
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 from fnsft.config.settings import FieldType, Settings, fields_of, flag_of, range_text
+
+S = TypeVar("S", bound=Settings)
 
 
 def add_names(parser: argparse.ArgumentParser, *sources: str, shown_in: str) -> None:
@@ -20,9 +22,11 @@ def add_names(parser: argparse.ArgumentParser, *sources: str, shown_in: str) -> 
     parser.add_argument("--run-seed", type=int, required=True, help="seed of the run it is of")
 
 
-def add_settings(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, cls: type[Settings], title: str = "settings"
+) -> None:
     """Add one flag for every field of ``cls``; values are checked by the dataclass itself."""
-    group = parser.add_argument_group("settings")
+    group = parser.add_argument_group(title)
     for name, field in fields_of(cls).items():
         kind = FieldType.of(field.type)
         options: dict[str, Any] = {
@@ -42,7 +46,7 @@ def add_settings(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
         group.add_argument(flag_of(name), **options)
 
 
-def read_settings(arguments: argparse.Namespace, cls: type[Settings]) -> Settings:
+def read_settings(arguments: argparse.Namespace, cls: type[S]) -> S:
     """Build the settings from the flags that were given; the rest keeps its default."""
     given = vars(arguments)
     return cls(**{name: given[name] for name in fields_of(cls) if name in given})

@@ -1,128 +1,210 @@
 """``fnsft train``: fine-tune one model with one method."""
 
 import argparse
+import dataclasses
 import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnsft.config.settings import fields_of, flag_of
-from fnsft.config.stages import CLUSTER_AFFINITIES, NetworksSettings, TrainSettings
+from fnsft.cli.flags import read_settings
+from fnsft.cli.own_graph import make_graph, read_structure, wanted_structure
+from fnsft.cli.train_flags import add_paths
+from fnsft.config.stages import DataSettings, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
     from fnsft.artifacts.training import Run
-    from fnsft.training.masking import Graph
+    from fnsft.training.files import RunFiles
+    from fnsft.training.own_data import Source
+
+__all__ = ["SETTINGS", "add_paths", "run"]
 
 SETTINGS = TrainSettings
-SOURCES = {"graph": "a graph", "clusters": "clusters"}
-
-
-def add_paths(parser: argparse.ArgumentParser) -> None:
-    """Add the files that the stage reads and writes, and the run's names in tables."""
-    parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of fnsft prepare with the three splits"
-    )
-    parser.add_argument(
-        "--graph", type=Path, help="collaboration graph (collab; a dense one for affinity dense)"
-    )
-    parser.add_argument(
-        "--clusters", type=Path, help="clusters (collab with affinity cluster, cluster-shuffled)"
-    )
-    parser.add_argument(
-        "--networks",
-        type=Path,
-        help="networks that mask_mode is about: networks.safetensors, or JSON such as "
-        '{"0": [10, 50]}; absent: found in the training split first',
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
-    parser.add_argument(
-        "--checkpoints",
-        type=Path,
-        help="folder that an interrupted run resumes from; removed at success "
-        "(default: beside the output)",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes, one a GPU, that share the run (default 1)",
-    )
-    parser.add_argument("--model-name", help="the model's name in tables (default: its folder's)")
-    parser.add_argument("--task", help="the task's name in tables (default: the data folder's)")
-    parser.add_argument("--method-name", help="the method's name in tables (default: the method)")
 
 
 def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
-    """Check the inputs, train, and remove the checkpoints."""
+    """Check the inputs, prepare what is raw, train, and remove the checkpoints."""
     from fnsft.artifacts.identity import model_identity
-    from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import existing
-    from fnsft.training.checkpoints import claim
+    from fnsft.hub.models import local_model
+    from fnsft.training.checkpoints import is_claimed, require_ours, saved_checkpoint
+    from fnsft.training.files import RunFiles
     from fnsft.training.processes import Processes, launch
 
     processes = Processes.of_environment()
-    source = _source(arguments, settings)
+    wanted = wanted_structure(arguments, settings)
     _require_networks(arguments.networks, settings)
-    inputs = {"model": arguments.model, "data": existing(arguments.data)}
-    model = model_identity(arguments.model)
-    structure = None
-    if source is not None:
-        inputs[source] = existing(getattr(arguments, source))
-        structure = _read_structure(inputs[source], settings, model)
-    if arguments.networks is not None:
-        inputs["networks"] = existing(arguments.networks)
-    checkpoints = arguments.checkpoints or arguments.output.with_name(
-        f"{arguments.output.name}.checkpoints"
-    )
-    if arguments.processes > 1 and processes.n == 1:
-        launch(
-            arguments.processes,
-            [settings.stage, *_words(arguments), *shlex.split(settings.flags())],
-        )
-        return
-    resume_from = claim(checkpoints, settings, inputs, processes.is_main)
-
-    from fnsft.training.files import RunFiles
-    from fnsft.training.finetuning import fine_tune
-
+    source = _source(arguments)
+    model = local_model(arguments.model, arguments.model_revision)
+    identity = model_identity(model)
+    given = getattr(arguments, wanted) if wanted else None
+    if given is not None:
+        read_structure(existing(given), settings, identity)
+    for path in filter(None, (arguments.networks, arguments.validation, arguments.registry)):
+        existing(path)
+    _name(arguments, source)
     files = RunFiles(
-        model=arguments.model,
-        data=arguments.data,
-        checkpoints=checkpoints,
+        model=model,
+        data=Path(source.data),
+        checkpoints=arguments.checkpoints
+        or arguments.output.with_name(f"{arguments.output.name}.checkpoints"),
         output=arguments.output,
         networks=arguments.networks,
-        resume_from=resume_from,
     )
-    identity = _identity(arguments, settings)
+    require_ours(files.checkpoints)
+    if arguments.resume == "never":
+        _start_anew(files.checkpoints, processes.n)
+    elif arguments.resume == "require" and saved_checkpoint(files.checkpoints) is None:
+        raise InputError(
+            f"{files.checkpoints}: resume: expected a checkpoint to go on from, found none; leave "
+            "--resume off to start anew"
+        )
+    others = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
     try:
-        with recorded_stage(settings, inputs, arguments.output, processes.is_main) as record:
-            done = fine_tune(files, settings, structure, identity, record, processes)
-            record.note(resumed_from=resume_from.name if resume_from else None)
+        files = dataclasses.replace(files, data=_prepared(source, files, processes.n))
+        if wanted and given is None:
+            given = _made_structure(files, settings, processes.n)
+        if arguments.processes > 1 and processes.n == 1:
+            launch(arguments.processes, _words(arguments, settings, files, wanted, given))
+            return
+        _train(arguments, settings, files, wanted, given)
     except InputError:
-        if processes.is_main and not list(checkpoints.glob("checkpoint-*")):
-            shutil.rmtree(checkpoints)  # nothing to resume from
+        if processes.is_main:
+            _clear(files.checkpoints, others)
         raise
+
+
+def _train(
+    arguments: argparse.Namespace,
+    settings: TrainSettings,
+    files: "RunFiles",
+    wanted: str | None,
+    structure: Path | None,
+) -> None:
+    """Train in this process, alone or as one of several."""
+    from fnsft.artifacts.identity import model_identity
+    from fnsft.artifacts.manifest import recorded_stage
+    from fnsft.training.checkpoints import claim
+    from fnsft.training.finetuning import fine_tune
+    from fnsft.training.processes import Processes
+
+    processes = Processes.of_environment()
+    inputs = {"model": files.model, "data": files.data}
+    graph = None
+    if wanted and structure is not None:
+        inputs[wanted] = structure
+        graph = read_structure(structure, settings, model_identity(files.model))
+    if files.networks is not None:
+        inputs["networks"] = files.networks
+    resume_from = claim(files.checkpoints, settings, inputs, processes.is_main)
+    files = dataclasses.replace(files, resume_from=resume_from)
+    identity = _identity(arguments, settings)
+    with recorded_stage(settings, inputs, files.output, processes.is_main) as record:
+        done = fine_tune(files, settings, graph, identity, record, processes)
+        record.note(resumed_from=resume_from.name if resume_from else None)
     if not processes.is_main:
         return
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(files.checkpoints)
     print(
-        f"{arguments.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
-        f"{done.best_epoch}, validation perplexity {done.best_validation_perplexity:.4f}; "
+        f"{files.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
+        f"{done.best_epoch:g}, validation perplexity {done.best_validation_perplexity:.4f}; "
         f"{record.notes['train_samples_left_out']} longer samples left out",
         file=sys.stderr,
     )
 
 
-def _words(arguments: argparse.Namespace) -> list[str]:
-    """Return the flags that are no settings as they were given, for processes that share a run."""
-    others = {name: value for name, value in vars(arguments).items() if value is not None}
-    for name in ("stage", "processes", *fields_of(SETTINGS)):
-        others.pop(name, None)
-    return [word for name, value in others.items() for word in (flag_of(name), str(value))]
+def _source(arguments: argparse.Namespace) -> "Source":
+    """Return what the data is made of; a preset may say where it is."""
+    from fnsft.config.presets import TaskPreset
+    from fnsft.training.own_data import Source, is_prepared, require_plain
+
+    settings = read_settings(arguments, DataSettings)
+    preset = TaskPreset.read(arguments.preset) if arguments.preset else None
+    data = arguments.data or (preset and preset.preset.hub_name)
+    if not data:
+        raise InputError(
+            "--data: expected a file, a folder or a name, found none; give it, or a --preset that "
+            "has a name on the hub"
+        )
+    source = Source(data, settings, preset, arguments.validation, arguments.registry)
+    if is_prepared(Path(data)):
+        require_plain(source)
+    return source
+
+
+def _prepared(source: "Source", files: "RunFiles", n_processes: int) -> Path:
+    """Return the folder of the run's splits, which is made where the data is raw."""
+    from fnsft.training.own_data import is_prepared, prepare_once
+
+    if is_prepared(files.data):
+        return files.data
+    _require_one(n_processes, f"--data: {source.data} is raw; use fnsft train --processes")
+    return prepare_once(source, files.model, files.checkpoints)
+
+
+def _made_structure(files: "RunFiles", settings: TrainSettings, n_processes: int) -> Path:
+    _require_one(n_processes, "--graph: none is given; use fnsft train --processes, or give one")
+    return make_graph(files, settings)
+
+
+def _require_one(n_processes: int, what: str) -> None:
+    """Refuse what one process does ahead of those that share a run."""
+    if n_processes > 1:
+        raise InputError(
+            f"{what}: it is made once, before the run is shared, found {n_processes} processes"
+        )
+
+
+def _start_anew(checkpoints: Path, n_processes: int) -> None:
+    _require_one(n_processes, "--resume never: use fnsft train --processes")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _clear(checkpoints: Path, others: set[Path] | None) -> None:
+    """Remove what bad input leaves behind: all, if there is nothing to resume from.
+
+    Of the folder of an earlier run, what this one has added beside its files (``others``).
+    """
+    if not list(checkpoints.glob("checkpoint-*")):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    elif others is not None:
+        for path in {*checkpoints.glob("data-*"), *checkpoints.glob("graph")} - others:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _name(arguments: argparse.Namespace, source: "Source") -> None:
+    """Put in what the run is called in tables where it was not said."""
+    arguments.model_name = arguments.model_name or Path(arguments.model).name
+    arguments.task = arguments.task or (source.preset.name if source.preset else _stem(source.data))
+
+
+def _stem(data: str) -> str:
+    return Path(data).stem if Path(data).is_file() else Path(data).name
+
+
+def _words(
+    arguments: argparse.Namespace,
+    settings: TrainSettings,
+    files: "RunFiles",
+    wanted: str | None,
+    structure: Path | None,
+) -> list[str]:
+    """Return the command of a process that shares the run, whose data is prepared by now."""
+    paths = {
+        "--model": files.model,
+        "--data": files.data,
+        "--output": files.output,
+        "--checkpoints": files.checkpoints,
+        "--networks": files.networks,
+        f"--{wanted}": structure if wanted else None,
+        "--model-name": arguments.model_name,
+        "--task": arguments.task,
+        "--method-name": arguments.method_name,
+    }
+    given = [word for flag, value in paths.items() if value for word in (flag, str(value))]
+    return [settings.stage, *given, *shlex.split(settings.flags())]
 
 
 def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
@@ -130,8 +212,8 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
     from fnsft.artifacts.training import Run
 
     return Run(
-        model=arguments.model_name or arguments.model.name,
-        task=arguments.task or arguments.data.name,
+        model=arguments.model_name,
+        task=arguments.task,
         method=arguments.method_name or settings.method,
         fraction=settings.fraction,
         lam=settings.lam if settings.method == "collab" else None,
@@ -142,22 +224,6 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
         seed=settings.seed,
         learning_rate=settings.learning_rate,
     )
-
-
-def _source(arguments: argparse.Namespace, settings: TrainSettings) -> str | None:
-    """Return which file the method needs (graph, clusters), or none; refuse others."""
-    needed = None
-    if settings.method == "collab":
-        needed = "clusters" if settings.affinity in CLUSTER_AFFINITIES else "graph"
-    what = f"method {settings.method!r}"
-    what += f" with affinity {settings.affinity!r}" if settings.affinity else ""
-    for source, words in SOURCES.items():
-        given = getattr(arguments, source) is not None
-        if given and source != needed:
-            raise InputError(f"{what} takes no {source}; leave --{source} out")
-        if not given and source == needed:
-            raise InputError(f"{what} needs {words}: give --{source}")
-    return needed
 
 
 def _require_networks(file: Path | None, settings: TrainSettings) -> None:
@@ -174,15 +240,3 @@ def _require_networks(file: Path | None, settings: TrainSettings) -> None:
             f"component_ids: expected networks 0 to {n_networks - 1} of those found in the "
             f"training split, found {max(asked)}; find more with fnsft networks and give --networks"
         )
-
-
-def _read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph":
-    """Read the graph or clusters of this model."""
-    from fnsft.artifacts.clusters import read_clusters
-    from fnsft.artifacts.graphs import open_dense_graph, read_graph
-
-    if settings.affinity in CLUSTER_AFFINITIES:
-        return read_clusters(path, model)
-    return (
-        open_dense_graph(path, model) if settings.affinity == "dense" else read_graph(path, model)
-    )

@@ -3,20 +3,26 @@
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig
+from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig
 
-from fnsft.architectures import mlp_blocks
+from fnsft.architectures import mlp_blocks, mlp_layers
+from fnsft.architectures.blocks import ExpertsBlock, decoder_blocks
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.training.processes import Processes
 
+LoraTargets = Literal["all-linear", "attention", "mlp"]
 
-def trainer_arguments(settings: TrainSettings, folder: Path, processes: Processes) -> SFTConfig:
-    """Return the trainer's arguments.
+
+def trainer_arguments(
+    settings: TrainSettings, folder: Path, processes: Processes, n_samples: int
+) -> SFTConfig:
+    """Return the trainer's arguments for a training split of ``n_samples``.
 
     GMT ranks the mean gradient of ``window`` batches at fixed weights. That is gradient
     accumulation over ``window`` batches followed by top-p of the accumulated gradient, so
@@ -39,13 +45,10 @@ def trainer_arguments(settings: TrainSettings, folder: Path, processes: Processe
             f"batch_size: expected a multiple of {pass_samples} (micro_batch_size "
             f"{settings.micro_batch_size} x {processes.n} processes), found {settings.batch_size}"
         )
-    accumulated = settings.batch_size // pass_samples
-    if settings.method == "gmt":
-        accumulated *= settings.window
     options: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": accumulated,
+        "gradient_accumulation_steps": accumulation(settings, processes),
         "num_train_epochs": settings.epochs,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": settings.warmup_share,
@@ -70,6 +73,9 @@ def trainer_arguments(settings: TrainSettings, folder: Path, processes: Processe
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
     }
+    steps = total_steps(settings, processes, n_samples)
+    if steps < settings.epochs * epoch_steps(settings, processes, n_samples):
+        options["max_steps"] = steps  # the trainer's own setting would prolong a run too
     if settings.checkpoint_steps:
         options["save_steps"] = settings.checkpoint_steps
     if processes.n > 1 and settings.parallel == "fsdp":
@@ -81,19 +87,73 @@ def trainer_arguments(settings: TrainSettings, folder: Path, processes: Processe
     return SFTConfig(**options)
 
 
+def accumulation(settings: TrainSettings, processes: Processes) -> int:
+    """Return how many forward passes of a process make an optimizer step."""
+    passes = settings.batch_size // (settings.micro_batch_size * processes.n)
+    return passes * (settings.window if settings.method == "gmt" else 1)
+
+
+def epoch_steps(settings: TrainSettings, processes: Processes, n_samples: int) -> int:
+    """Return the optimizer steps of an epoch; the last may have fewer samples."""
+    passes = math.ceil(n_samples / (settings.micro_batch_size * processes.n))
+    return math.ceil(passes / accumulation(settings, processes))
+
+
+def total_steps(settings: TrainSettings, processes: Processes, n_samples: int) -> int:
+    """Return the optimizer steps of a run: of its epochs, or ``max_steps`` if these are fewer."""
+    steps = settings.epochs * epoch_steps(settings, processes, n_samples)
+    return min(steps, settings.max_steps or steps)
+
+
 def lora_config(settings: TrainSettings, model: torch.nn.Module) -> LoraConfig:
-    """Return LoRA on every linear layer but the output (Hu et al. 2021; targets ours).
+    """Return LoRA on every linear layer but the output (Hu et al. 2021; targets ours), or a part.
 
     With ``unmasked: freeze``, on the MLP projections alone: all other adapters are left out.
     """
-    targets: str | list[str] = "all-linear"
-    if settings.trains_networks and settings.unmasked == "freeze":
-        paths = [(b.gate, b.up, b.down) for b in mlp_blocks(model)]
-        targets = sorted({path for block in paths for path in block if path is not None})
+    only_mlp = settings.trains_networks and settings.unmasked == "freeze"
+    kind = "mlp" if only_mlp else settings.lora_targets
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules=targets,
+        lora_dropout=settings.lora_dropout,
+        target_modules=kind if kind == "all-linear" else lora_targets(model, kind),
         task_type="CAUSAL_LM",
     )
+
+
+def lora_targets(model: torch.nn.Module, kind: LoraTargets) -> list[str]:
+    """Return the paths of the layers that have an adapter.
+
+    ``mlp`` are the projections of every MLP, ``attention`` all other linear layers of the
+    decoder blocks but those of experts, ``all-linear`` all but the output.
+
+    Raises
+    ------
+    InputError
+        For an architecture whose MLP is not known, and where a kind has no layer.
+    """
+    linear = (torch.nn.Linear, Conv1D)  # packed weights are of classes below Linear
+    paths = [path for path, module in model.named_modules() if isinstance(module, linear)]
+    if kind == "all-linear":
+        output = model.get_output_embeddings()  # type: ignore[operator]
+        return sorted(path for path in paths if model.get_submodule(path) is not output)
+    if kind == "mlp":
+        blocks = [(block.gate, block.up, block.down) for block in mlp_blocks(model)]
+        return sorted({path for block in blocks for path in block if path is not None})
+    blocks_name, _ = decoder_blocks(model)
+    owned = tuple(
+        path
+        for layer in mlp_layers(model)
+        for path in (
+            (f"{layer.mlp}.",)
+            if isinstance(layer, ExpertsBlock)
+            else (layer.gate or layer.up, layer.up, layer.down)
+        )
+    )
+    found = [p for p in paths if p.startswith(f"{blocks_name}.") and not p.startswith(owned)]
+    if not found:
+        raise InputError(
+            f"lora_targets: expected linear layers in the attention of {type(model).__name__}, "
+            "found none; use all-linear"
+        )
+    return sorted(found)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,49 @@ from fnsft.artifacts.storage import read_json, write_json
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 
+# What a run makes before it claims the folder; later ``run.json`` is there.
+UNCLAIMED = re.compile(r"data-\w+(\.manifest\.json)?|graph|\..*\.partial-\d+")
+CLAIM = "run.json"
+
+
+def is_claimed(folder: Path) -> bool:
+    """Tell whether a checkpoint folder belongs to a run, by its settings and inputs."""
+    return (folder / CLAIM).is_file()
+
+
+def require_ours(folder: Path) -> None:
+    """Refuse a folder with files that no run has made, since it goes at a run's end.
+
+    Raises
+    ------
+    InputError
+        For such a folder, and for a file.
+    """
+    if is_claimed(folder) or not folder.exists():
+        return
+    names = [folder.name] if folder.is_file() else sorted(path.name for path in folder.iterdir())
+    if others := [name for name in names if not UNCLAIMED.fullmatch(name)]:
+        raise InputError(
+            f"{folder}: expected a folder of checkpoints or none, found {others[0]!r} in it; a "
+            "run removes the folder at its end, so name one of its own"
+        )
+
+
+def saved_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint that is whole; one that a kill has cut short is not."""
+    saved = sorted(
+        (path for path in folder.glob("checkpoint-*") if _is_complete(path)),
+        key=lambda path: int(path.name.split("-")[1]),
+    )
+    return saved[-1] if saved else None
+
 
 def claim(
     folder: Path, settings: TrainSettings, inputs: dict[str, Path], main: bool = True
 ) -> Path | None:
     """Claim a checkpoint folder for a run; return the checkpoint to resume from, or None.
 
-    A checkpoint that a kill has cut short is not resumed from. Of several processes the
-    ``main`` one writes the claim.
+    Of several processes the ``main`` one writes the claim.
 
     Raises
     ------
@@ -31,7 +67,7 @@ def claim(
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),  # tuples become lists
         "inputs": {name: _content(path) for name, path in inputs.items()},
     }
-    record = folder / "run.json"
+    record = folder / CLAIM
     if record.exists():
         found = read_json(record)
         different = [key for key in owner if found.get(key) != owner[key]]
@@ -43,11 +79,7 @@ def claim(
             )
     elif main:
         write_json(record, owner)
-    saved = sorted(
-        (path for path in folder.glob("checkpoint-*") if _is_complete(path)),
-        key=lambda path: int(path.name.split("-")[1]),
-    )
-    return saved[-1] if saved else None
+    return saved_checkpoint(folder)
 
 
 def _is_complete(checkpoint: Path) -> bool:

@@ -47,9 +47,10 @@ class ValidationCurve(TrainerCallback):
     ) -> None:
         """Measure at even steps and epoch ends; keep the weights of the best epoch.
 
-        An epoch is ended with its last step, so that a checkpoint of that step knows it.
+        An epoch is ended with its last step, so that a checkpoint of that step knows it; the
+        last one may be ended early, by ``max_steps``.
         """
-        epoch_end = float(state.epoch or 0).is_integer()
+        epoch_end = float(state.epoch or 0).is_integer() or state.global_step == state.max_steps
         if not epoch_end and state.global_step % self.every_steps:
             return
         self._add_point(state, given["model"])

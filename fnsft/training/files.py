@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fnsft.artifacts import prompt_formats
+from fnsft.artifacts.identity import LARGE_BYTES
+from fnsft.artifacts.storage import manifest_path
+from fnsft.hub.models import hub_name_of
+
+GRAPH_FOLDER = "graph"
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -24,3 +31,26 @@ class RunFiles:
     def validation(self) -> Path:
         """The validation split."""
         return self.data / "validation.jsonl"
+
+    @property
+    def base_name(self) -> str:
+        """What an adapter calls its base: the hub's name in the hub's cache, else the folder.
+
+        What ``fnsft fetch`` has brought is named by its folder, for nodes without a network.
+        """
+        fetched = manifest_path(self.model.resolve()).is_file()
+        return (None if fetched else hub_name_of(self.model)) or str(self.model)
+
+    @property
+    def kept(self) -> dict[str, Path]:
+        """What the run's own preparations leave in the model folder, by name there.
+
+        A dense graph of a large model is none of it: it is larger than the model.
+        """
+        graph = self.checkpoints / GRAPH_FOLDER
+        made = [*graph.glob("graph.safetensors*"), *graph.glob("clusters.safetensors*")]
+        found = {file.name: file for file in made if file.stat().st_size <= LARGE_BYTES}
+        found[prompt_formats.NAME] = self.data / prompt_formats.NAME
+        if self.data.parent == self.checkpoints:
+            found["data.manifest.json"] = manifest_path(self.data)
+        return {name: file for name, file in found.items() if file.is_file()}

@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from datasets import Dataset
 from transformers import (
-    AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -22,18 +21,21 @@ from transformers import (
 from fnsft.architectures import MLPMatrix
 from fnsft.artifacts.forward_masks import ForwardMask
 from fnsft.artifacts.manifest import StageRun
+from fnsft.artifacts.prompt_formats import read_prompt_format
 from fnsft.artifacts.training import Run, TrainingRecord
 from fnsft.config.stages import ForwardMode, TrainSettings
-from fnsft.data.tokens import Encoded, load_split, load_tokenizer
+from fnsft.data.audit import audit
+from fnsft.data.tokens import Encoded, load_split, load_tokenizer, stop_ids_of
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
 from fnsft.training import drawn_masks, networks, quantisation
-from fnsft.training.arguments import lora_config, trainer_arguments
+from fnsft.training.arguments import epoch_steps, lora_config, trainer_arguments
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.curve import ValidationCurve
 from fnsft.training.files import RunFiles
+from fnsft.training.loading import load_base
 from fnsft.training.masking import (
     Graph,
     Structure,
@@ -44,6 +46,7 @@ from fnsft.training.masking import (
 )
 from fnsft.training.networks import NeuronChoice
 from fnsft.training.processes import Processes
+from fnsft.training.run_table import run_lines
 from fnsft.training.saving import record_of, save_best, write_run
 from fnsft.training.trainer import MaskedTrainer, WhenPrepared
 
@@ -63,21 +66,29 @@ def fine_tune(
     many neurons the run's networks have.
     """
     clock = time.perf_counter()
-    set_seed(settings.seed)
-    arguments = trainer_arguments(settings, files.checkpoints, processes)
     tokenizer = load_tokenizer(files.model)
-    train = load_split(files.train, tokenizer, settings.max_tokens)
-    validation = load_split(files.validation, tokenizer, settings.max_tokens)
+    stop_ids = stop_ids_of(files.model)
+    train = load_split(files.train, tokenizer, settings.max_tokens, stop_ids)
+    validation = load_split(files.validation, tokenizer, settings.max_tokens, stop_ids)
+    arguments = trainer_arguments(settings, files.checkpoints, processes, len(train.samples))
+    audited = audit(train, tokenizer)
     stage.note(
         processes=processes.n,
         train_samples_left_out=train.n_left_out,
         validation_samples_left_out=validation.n_left_out,
     )
+    if processes.is_main:
+        table = run_lines(files, settings, processes, arguments.device, train, validation)
+        print(*audited.lines(), *table, sep="\n", file=sys.stderr)
+    set_seed(settings.seed)
     model = load_base(files, settings, arguments)
     if graph is not None:
         require_shape(graph, model)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, stage)
     trainer = make_trainer(model, tokenizer, train.samples, settings, arguments)
+    form = read_prompt_format(files.data)
+    if form is not None and tokenizer.chat_template is None:
+        tokenizer.chat_template = form.chat_template
     mask = apply_networks(trainer, settings, choice)
     structure: Structure | None = choice if settings.trains_networks else graph
 
@@ -85,8 +96,8 @@ def fine_tune(
         if not settings.masked:
             return None
         draw = functools.partial(drawn, trainer, train.samples, files, processes)
-        epoch_steps = trainer.state.max_steps // settings.epochs
-        return build_masker(model, settings, structure, epoch_steps, draw)
+        steps = epoch_steps(settings, processes, len(train.samples))
+        return build_masker(model, settings, structure, steps, draw)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
         losses = completion_loss(model, validation.samples, settings.micro_batch_size)
@@ -102,16 +113,6 @@ def fine_tune(
         stage.note(isolated_neurons=[affinity.isolated for affinity in affinities])
     write_run(files, trainer, record, processes)
     return record
-
-
-def load_base(
-    files: RunFiles, settings: TrainSettings, arguments: TrainingArguments
-) -> PreTrainedModel:
-    """Load the model that is trained, in float32 or packed."""
-    if packing := quantisation.packing_of(settings):
-        model = quantisation.load_packed(files.model, packing, arguments.device)
-        return quantisation.prepared(model)
-    return AutoModelForCausalLM.from_pretrained(files.model, dtype=torch.float32)
 
 
 def chosen_neurons(
@@ -154,7 +155,7 @@ def make_trainer(
         processing_class=tokenizer,
         peft_config=lora_config(settings, model) if settings.method == "lora" else None,
     )
-    if settings.quantise:
+    if settings.method == "lora":
         quantisation.adapters_in_float32(trainer.model)
     only_a_bar(trainer)
     return trainer

@@ -36,14 +36,21 @@ def packing_of(settings: TrainSettings) -> dict[str, Any] | None:
     }
 
 
-def load_packed(folder: Path, packing: dict[str, Any], device: torch.device) -> PreTrainedModel:
+def load_packed(
+    folder: Path, packing: dict[str, Any], device: torch.device, attention: str | None = None
+) -> PreTrainedModel:
     """Load a model and pack its linear layers but the output; all else is float32.
 
     Raises
     ------
     InputError
-        Without bitsandbytes.
+        Without bitsandbytes, and on a device that it has no kernels for.
     """
+    if device.type not in ("cpu", "cuda", "xpu"):
+        raise InputError(
+            f"quantise: expected a CPU or a CUDA device, found {device.type}, for which "
+            "bitsandbytes has no kernels; use --dtype bfloat16 instead"
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
             "quantise: expected the package bitsandbytes, found none; "
@@ -54,6 +61,7 @@ def load_packed(folder: Path, packing: dict[str, Any], device: torch.device) -> 
         quantization_config=BitsAndBytesConfig(**packing),
         dtype=torch.float32,
         device_map={"": device},
+        attn_implementation=attention,
     )
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -83,7 +91,7 @@ def read_packing(folder: Path) -> dict[str, Any] | None:
 
 
 def adapters_in_float32(model: torch.nn.Module) -> None:
-    """Undo TRL's cast of a quantised model's adapters to bfloat16, where small updates vanish."""
+    """Keep adapters out of bfloat16, where small updates vanish; TRL casts a packed model's."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

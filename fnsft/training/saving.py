@@ -6,7 +6,7 @@ import time
 from fnsft.artifacts.forward_masks import ForwardMask, write_forward_mask
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.manifest import peak_memory_mib
-from fnsft.artifacts.storage import written_whole
+from fnsft.artifacts.storage import read_json, write_json, written_whole
 from fnsft.artifacts.telemetry import write_masks, write_neuron_updates
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.training import networks
@@ -32,6 +32,10 @@ def save_best(
     with written_whole(best, replace=True) as folder:
         trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink()
+        adapter = folder / "adapter_config.json"
+        if adapter.exists():
+            # Not before: PEFT would ask the hub about a base of that name.
+            write_json(adapter, read_json(adapter) | {"base_model_name_or_path": files.base_name})
         if mask is not None:
             write_forward_mask(folder, mask)
         if packing := packing_of(trainer.settings):
@@ -51,7 +55,7 @@ def record_of(trainer: MaskedTrainer, run: Run, clock: float) -> TrainingRecord:
             for entry in trainer.state.log_history
             if "loss" in entry
         ],
-        best_epoch=round(chosen["epoch"]),
+        best_epoch=round(chosen["epoch"], 3),
         best_step=chosen["step"],
         best_validation_perplexity=chosen["perplexity"],
         optimizer_steps=trainer.state.global_step,
@@ -73,6 +77,8 @@ def write_run(
         shutil.copytree(files.checkpoints / "best", folder)
         for found in networks.files_found(files.checkpoints):
             shutil.copy(found, folder)
+        for name, file in files.kept.items():
+            shutil.copy(file, folder / name)
         write_training(folder, record)
         if telemetry and updates is not None:
             write_masks(folder, telemetry.records)

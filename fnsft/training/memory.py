@@ -1,0 +1,247 @@
+"""How much memory a run will take, before any weight is loaded.
+
+Symbols: P parameters, of which K train; L layers, d = d_model, N = d_mlp, q and v the widths of
+all queries and of all values, a heads, V tokens of the vocabulary, B samples a forward pass, T
+tokens of the longest, b bytes a value (4, in bfloat16 2).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from fnsft.architectures import mlp_layers
+from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
+from fnsft.artifacts.storage import size_in_words
+from fnsft.config.stages import TrainSettings
+from fnsft.errors import InputError
+from fnsft.training.arguments import lora_targets
+
+# Bytes of a weight that is packed: NF4 has a float32 scale for 64 weights, itself packed in 8
+# bits (Dettmers et al. 2023, Section 3); int8 keeps a float32 scale a row, which is next to none.
+PACKED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+HEAD_TILE_TOKENS, HEAD_TILE_COLUMNS = 4_096, 32_768  # TRL's: the loss never holds all logits
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model decides how much memory it takes; counts are of parameters.
+
+    ``packable`` are the entries of the decoder's linear layers, ``mlp`` those of the MLP
+    matrices, ``largest_mlp`` those of the largest. An adapter of rank r has ``r · adapter_widths``
+    entries; the layers that have one take ``adapter_inputs`` values a token.
+    """
+
+    parameters: int
+    packable: int
+    mlp: int
+    largest_mlp: int
+    head: int
+    adapter_widths: int
+    adapter_inputs: int
+    layers: int
+    d_model: int
+    d_mlp: int
+    gated: bool
+    heads: int
+    d_queries: int
+    d_values: int
+    vocabulary: int
+    attention: str
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device of one process, by part."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    mask_scratch: int
+    validation_logits: int
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak: of a training step, or of a validation, which has no gradients."""
+        step = self.gradients + self.activations + self.mask_scratch
+        return self.weights + self.moments + max(step, self.validation_logits)
+
+    @property
+    def parts_in_words(self) -> str:
+        """All parts that are not zero, such as ``weights 1.0 GiB, …``."""
+        parts = dataclasses.asdict(self).items()
+        return ", ".join(f"{name.replace('_', ' ')} {size_in_words(n)}" for name, n in parts if n)
+
+
+def shape_of(folder: Path, settings: TrainSettings) -> ModelShape:
+    """Read a model's shape from its configuration; no weight is loaded.
+
+    Raises
+    ------
+    InputError
+        For an architecture whose MLP is not known.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    text = config.get_text_config()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    layers = mlp_layers(model)
+    dense = [layer for layer in layers if isinstance(layer, MLPBlock)]
+    projections = [p for layer in dense for p in {layer.gate, layer.up, layer.down} if p]
+    entries = [_entries(model, path) for path in projections]
+    targets = [linear_widths(path, model.get_submodule(path)) for path in _targets(model, settings)]
+    heads = text.num_attention_heads
+    d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    output = model.get_output_embeddings()
+    return ModelShape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        packable=sum(_entries(model, path) for path in lora_targets(model, "all-linear")),
+        mlp=sum(entries),
+        largest_mlp=max(entries, default=0),
+        head=output.weight.numel() if output is not None else 0,
+        adapter_widths=sum(i + o for i, o in targets),
+        adapter_inputs=sum(i for i, _ in targets),
+        layers=len(layers),
+        d_model=text.hidden_size,
+        d_mlp=max(_active_width(layer, text) for layer in layers),
+        gated=all(layer.gate is not None for layer in dense),
+        heads=heads,
+        d_queries=heads * d_head,
+        d_values=(getattr(text, "num_key_value_heads", None) or heads) * d_head,
+        vocabulary=text.vocab_size,
+        attention=model.config._attn_implementation,
+    )
+
+
+def estimate(
+    shape: ModelShape,
+    settings: TrainSettings,
+    longest_tokens: int,
+    eager: bool = False,
+    shards: int = 1,
+) -> MemoryEstimate:
+    """Estimate the peak memory of a run on one of its devices.
+
+    ``eager`` attention holds its scores; ``shards`` processes share the model (FSDP2).
+
+    Notes
+    -----
+    weights: b·P; packed, P' linear entries in ``PACKED_BYTES`` each and the rest in float32; with
+    autocast 2·P' for the copies in bfloat16. Adapters are float32. gradients: b·K. moments:
+    2·b·K (Adam). Activations are counted as in Korthikanti et al. 2022 (arXiv 2205.05198,
+    Section 4.1), tensor by tensor, for layers as transformers writes them: no dropout, RMSNorm
+    that keeps its input, the normalised values and its output. In values a token and layer::
+
+        6·d + 2·q + 2·v + 4·N (a plain MLP: 2·N) [+ a·T for eager attention]
+
+    With checkpointing L·d are kept and one layer is recomputed. To these comes the larger of
+    what a layer's backward pass works on, and the loss's: a tile of at most 4,096 tokens and
+    32,768 logits (TRL takes the loss in tiles) and the head's gradient in float32. mask_scratch:
+    a score and a mask of the largest matrix, and the neighbours' sum for collab.
+    validation_logits: B·T·V logits and, in float32, their log-probabilities.
+
+    Of runs of a Llama of eight layers the total was 0.97 to 1.14 times the peak of all tensors
+    (``tests/test_memory_estimate.py``). What the process takes besides them, some 700 MiB of
+    libraries on a CPU or a context on a GPU, is not in it.
+    """
+    width = 2 if settings.dtype == "bfloat16" else 4
+    train, train_bytes = _trained(shape, settings, width)
+    tokens = settings.micro_batch_size * longest_tokens
+    if settings.quantise:
+        rest = shape.parameters - shape.packable
+        weights = int(shape.packable * PACKED_BYTES[settings.quantise]) + 4 * rest
+    else:
+        weights = width * shape.parameters
+    if settings.method == "lora":
+        weights += train_bytes * train
+    if settings.bf16_autocast and not settings.quantise:
+        weights += 2 * shape.packable
+    logits = tokens * shape.vocabulary * (width + 8)
+    return MemoryEstimate(
+        weights=weights // shards,
+        gradients=train_bytes * train // shards,
+        moments=2 * train_bytes * train // shards,
+        activations=_activations(shape, settings, tokens, longest_tokens, eager),
+        mask_scratch=_mask_scratch(shape, settings) // shards,
+        validation_logits=logits,
+    )
+
+
+def _trained(shape: ModelShape, settings: TrainSettings, width: int) -> tuple[int, int]:
+    """Return how many parameters train, and the bytes of each."""
+    if settings.method == "lora":
+        return settings.lora_rank * shape.adapter_widths, 4
+    frozen = settings.masked and settings.unmasked == "freeze"
+    if frozen or settings.method == "projections-only":
+        return shape.mlp, width
+    return shape.parameters, width
+
+
+def _trains_head(settings: TrainSettings) -> bool:
+    frozen = settings.masked and settings.unmasked == "freeze"
+    return settings.method not in ("lora", "projections-only") and not frozen
+
+
+def _activations(
+    shape: ModelShape, settings: TrainSettings, tokens: int, longest: int, eager: bool
+) -> int:
+    """Return the bytes of what forward passes keep for the backward one, and its work."""
+    half = settings.dtype == "bfloat16" or settings.bf16_autocast
+    norm_bytes, other_bytes = 4, (2 if half else 4)
+    mlp = (4 if shape.gated else 2) * shape.d_mlp
+    attention = 2 * shape.d_queries + 2 * shape.d_values
+    layer = norm_bytes * 6 * shape.d_model + other_bytes * (attention + mlp)
+    if eager:
+        layer += 4 * shape.heads * longest
+    kept = shape.layers * layer
+    if half and settings.method == "lora":
+        kept += 4 * shape.adapter_inputs
+    work = other_bytes * 2 * mlp + norm_bytes * 4 * shape.d_model
+    if settings.gradient_checkpointing:
+        work += kept // shape.layers
+        kept = shape.layers * other_bytes * shape.d_model
+    columns = other_bytes * HEAD_TILE_COLUMNS + 8 * min(shape.vocabulary, HEAD_TILE_COLUMNS)
+    head = min(tokens, HEAD_TILE_TOKENS) * columns
+    head += 4 * shape.head if _trains_head(settings) else 0
+    return tokens * kept + max(tokens * work, head)
+
+
+def _mask_scratch(shape: ModelShape, settings: TrainSettings) -> int:
+    if not settings.masked or settings.method == "lora":
+        return 0
+    score = 4 + 1 + (4 if settings.method == "collab" else 0)
+    return shape.largest_mlp * score
+
+
+def _targets(model: nn.Module, settings: TrainSettings) -> list[str]:
+    if settings.method != "lora":
+        return []
+    only_mlp = settings.trains_networks and settings.unmasked == "freeze"
+    return lora_targets(model, "mlp" if only_mlp else settings.lora_targets)
+
+
+def _entries(model: nn.Module, path: str) -> int:
+    module = model.get_submodule(path)
+    assert isinstance(module, (nn.Linear, Conv1D))
+    return module.weight.numel()
+
+
+def _active_width(layer: MLPBlock | ExpertsBlock, config: object) -> int:
+    """Return how many neurons a token passes."""
+    if isinstance(layer, MLPBlock):
+        return layer.d_mlp
+    chosen = getattr(config, "num_experts_per_tok", 1) * layer.d_expert
+    return chosen + (layer.shared.d_mlp if layer.shared else 0)
+
+
+def shape_or_none(folder: Path, settings: TrainSettings) -> ModelShape | None:
+    """Return the shape, or None for an architecture that is not known."""
+    try:
+        return shape_of(folder, settings)
+    except InputError:
+        return None

@@ -1,0 +1,119 @@
+"""What a run will do, in one table before its first step."""
+
+import psutil
+import torch
+
+from fnsft.artifacts.storage import size_in_words
+from fnsft.config.stages import FRACTION_METHODS, TrainSettings
+from fnsft.data.tokens import EncodedSplit
+from fnsft.training.arguments import accumulation, total_steps
+from fnsft.training.files import RunFiles
+from fnsft.training.loading import attention_of
+from fnsft.training.memory import MemoryEstimate, estimate, shape_or_none
+from fnsft.training.processes import Processes
+
+
+def run_lines(
+    files: RunFiles,
+    settings: TrainSettings,
+    processes: Processes,
+    device: torch.device,
+    train: EncodedSplit,
+    validation: EncodedSplit,
+) -> list[str]:
+    """Return the run's table, aligned, and a warning where its memory may not suffice."""
+    shape, free = shape_or_none(files.model, settings), free_bytes(device)
+    own_attention = shape.attention if shape else "the model's own"
+    attention = attention_of(settings, device) or own_attention
+    rows = {
+        "model": files.base_name + (f", {shape.parameters / 1e6:,.1f}M parameters" if shape else "")
+    }
+    rows |= settings_in_words(settings, processes, len(train.samples))
+    rows["validation"] = f"{len(validation.samples):,} samples, {settings.validations} times"
+    rows["attention"] = attention
+    warning = []
+    if shape is None:
+        rows["memory"] = "unknown for this architecture"
+    else:
+        longest = max(len(sample.ids) for sample in (*train.samples, *validation.samples))
+        shards = processes.n if settings.parallel == "fsdp" else 1
+        expected = estimate(shape, settings, longest, attention == "eager", shards)
+        rows["memory"] = f"about {size_in_words(expected.total)} at the peak of a process"
+        rows[""] = expected.parts_in_words
+        warning = warning_lines(expected, free, settings)
+    rows["device"] = f"{device.type}, {size_in_words(free)} free"
+    rows["checkpoints"] = str(files.checkpoints)
+    return [f"{name:<14} {words}" for name, words in rows.items()] + warning
+
+
+def settings_in_words(
+    settings: TrainSettings, processes: Processes, n_samples: int
+) -> dict[str, str]:
+    """Return the rows of the table that settings and the number of samples decide."""
+    steps = total_steps(settings, processes, n_samples)
+    passes = accumulation(settings, processes)
+    share = "process" if processes.n == 1 else "processes"
+    return {
+        "method": method_in_words(settings),
+        "learning rate": f"{settings.learning_rate:g} ({_origin(settings)}), {settings.schedule}",
+        "batch": f"{settings.micro_batch_size * passes * processes.n} samples = "
+        f"{settings.micro_batch_size} a pass x {passes} passes x {processes.n} {share}",
+        "steps": f"{steps:,}, of at most {settings.epochs} epochs over {n_samples:,} samples",
+        "precision": precision_in_words(settings),
+    }
+
+
+def method_in_words(settings: TrainSettings) -> str:
+    """Say what may change, such as ``highest: half of …``."""
+    words: str = settings.method
+    if settings.method in FRACTION_METHODS:
+        what = "gradients" if settings.applies_to == "gradient" else "updates"
+        words += f", {settings.fraction:.0%} of every MLP matrix ({what} are masked)"
+    if settings.affinity:
+        words += f", affinity {settings.affinity}"
+    if settings.method == "lora":
+        words += f", rank {settings.lora_rank} on {settings.lora_targets}"
+    if settings.mask_mode:
+        words += f", {settings.mask_mode} networks {', '.join(map(str, settings.component_ids))}"
+    return words
+
+
+def precision_in_words(settings: TrainSettings) -> str:
+    """Say in what precision weights are held and products are taken."""
+    held = f"{settings.quantise} base" if settings.quantise else f"{settings.dtype} weights"
+    adapters = ", float32 adapters" if settings.method == "lora" else ""
+    return held + adapters + (", computed in bfloat16" if settings.bf16_autocast else "")
+
+
+def warning_lines(expected: MemoryEstimate, free: int, settings: TrainSettings) -> list[str]:
+    """Return what to do when a run may not fit, or nothing."""
+    if expected.total <= free:
+        return []
+    remedies = []
+    if settings.micro_batch_size > 1:
+        remedies.append(f"--micro-batch-size {settings.micro_batch_size // 2}")
+    if not settings.gradient_checkpointing:
+        remedies.append("--gradient-checkpointing")
+    if settings.method != "lora":
+        remedies.append("--method lora")
+    elif not settings.quantise:
+        remedies.append("--quantise nf4")
+    remedies.append("--max-tokens with fewer")
+    return [
+        f"warning: the run may need {size_in_words(expected.total)}, and "
+        f"{size_in_words(free)} are free; try {', '.join(remedies)}"
+    ]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device has free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return psutil.virtual_memory().available
+
+
+def _origin(settings: TrainSettings) -> str:
+    default = TrainSettings(method=settings.method).learning_rate
+    return "the method's default" if settings.learning_rate == default else "given"
