@@ -18,7 +18,7 @@ from fnsft.cli.main import main
 from fnsft.data.tokens import Encoded, encode, load_tokenizer
 from fnsft.errors import InputError
 from fnsft.evaluation import cloze, gsm8k
-from fnsft.evaluation.generation import _cut, _StartsNextProblem, generate
+from fnsft.evaluation.generation import _cut, _StartsLine, generate
 from fnsft.evaluation.loading import load_model
 from fnsft.evaluation.shares import share, shares_by
 from fnsft.training.completion_loss import SampleLosses, completion_loss
@@ -188,7 +188,7 @@ def test_greedy_text_is_the_likeliest_token_each_step(model: Any, tokenizer: Any
         with torch.no_grad():
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     (found,) = generate(model, tokenizer, [prompt], batch_size=1, max_new_tokens=12)
-    assert found == _cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id])
+    assert found == _cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id], None)
 
 
 def test_penalties_and_sampling_of_the_model_folder_change_nothing(
@@ -212,7 +212,8 @@ def test_an_answer_ends_at_the_end_of_sequence_or_the_next_problem(tokenizer: An
     end = tokenizer.eos_token_id
 
     def cut(text: str, *after: int) -> tuple[str, bool]:
-        found = _cut(tokenizer, [*tokenizer(text)["input_ids"], *after], [end])
+        ids = [*tokenizer(text)["input_ids"], *after]
+        found = _cut(tokenizer, ids, [end], "Question:")
         return found.text, found.finished
 
     assert cut(" 18", end, end) == (" 18", True)
@@ -225,7 +226,7 @@ def test_a_sequence_is_stopped_once_a_new_line_starts_the_next_problem(tokenizer
     def is_stopped(text: str) -> bool:
         ids = tokenizer(text)["input_ids"]
         ids += tokenizer(" ")["input_ids"] * (-len(ids) % 8)
-        criterion = _StartsNextProblem(tokenizer, prompt_tokens=0)
+        criterion = _StartsLine("Question:", tokenizer, prompt_tokens=0)
         return bool(criterion(torch.tensor([ids]), None)[0])
 
     assert is_stopped("18\nQuestion:")
@@ -254,9 +255,10 @@ def test_a_merged_adapter_computes_what_the_adapter_computes(
 
 
 def test_an_adapter_without_its_base_says_where_it_was_sought(tmp_path: Path) -> None:
-    content = {"base_model_name_or_path": "gone/base"}
+    content = {"base_model_name_or_path": f"{tmp_path}/gone/base"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="expected a model folder, found 'gone/base'"):
+    message = "adapter_config.json: base_model_name_or_path: .*gone/base: no such file or folder"
+    with pytest.raises(InputError, match=message):
         load_model(tmp_path, "float32")
 
 

@@ -18,6 +18,7 @@ LAYERS = [
     "errors",
     "config",
     "artifacts",
+    "hub",
     "architectures",
     "data",
     "neurons",

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from fnsft.artifacts.training import Run
 
 SETTINGS = EvaluateSettings
-BENCHMARKS = ("gsm8k", "cloze", "perplexity")
+BENCHMARKS = ("gsm8k", "exact", "cloze", "perplexity")
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """Add the model, the benchmarks' files and the output."""
     parser.add_argument("--model", type=Path, required=True, help="model or adapter folder")
     parser.add_argument("--gsm8k", type=Path, help="prepared split whose problems are answered")
+    parser.add_argument(
+        "--exact", type=Path, help="prepared split; an answer is right when it is the completion"
+    )
     parser.add_argument("--cloze", type=Path, help="prompts with choices, an answer, a subject")
     parser.add_argument("--perplexity", type=Path, help="prepared split whose loss is taken")
     parser.add_argument("--model-name", help="name of a base model (no training.json)")
@@ -36,7 +39,8 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
     files = {name: getattr(arguments, name) for name in BENCHMARKS}
     files = {name: path for name, path in files.items() if path is not None}
     if not files:
-        raise InputError("expected at least one of --gsm8k, --cloze, --perplexity, found none")
+        listing = ", ".join(f"--{name}" for name in BENCHMARKS)
+        raise InputError(f"expected at least one of {listing}, found none")
     identity = identity_of(arguments)
 
     from fnsft.artifacts.forward_masks import FILE, read_forward_mask

@@ -9,25 +9,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from fnsft.artifacts.forward_masks import FILE, read_forward_mask
-from fnsft.artifacts.storage import existing, read_json
 from fnsft.errors import InputError
 from fnsft.masks.forward import attach
+from fnsft.training.merging import ADAPTER, adapter_base, merged_adapter
 from fnsft.training.quantisation import load_packed, read_packing
-
-ADAPTER = "adapter_config.json"
-
-
-def base_folder(folder: Path) -> Path | None:
-    """Return the folder of the base model that an adapter folder names; None for a full model."""
-    if not (existing(folder) / ADAPTER).is_file():
-        return None
-    base = Path(read_json(folder / ADAPTER)["base_model_name_or_path"])
-    if not base.is_dir():
-        raise InputError(
-            f"{folder / ADAPTER}: base_model_name_or_path: expected a model folder, found "
-            f"{str(base)!r}, which is not there; run where it is, or write its place into the file"
-        )
-    return base
 
 
 def load_model(
@@ -41,7 +26,7 @@ def load_model(
     unless ``forward_mask`` is off.
     """
     mask = read_forward_mask(folder) if forward_mask == "on" else None
-    base = base_folder(folder)
+    base = adapter_base(folder)
     if base is None and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a config.json or {ADAPTER}, found neither")
     if not sys.stderr.isatty():
@@ -61,15 +46,13 @@ def load_model(
 
 
 def _with_adapter(base: Path, folder: Path, dtype: str) -> PreTrainedModel:
+    packing = read_packing(folder)
+    if packing is None:
+        return merged_adapter(base, folder).to(accelerator(), dtype=getattr(torch, dtype))
     from peft import PeftModel  # seconds of import that full models need not pay
 
-    packing = read_packing(folder)
-    if packing is not None:
-        model = load_packed(base, packing, accelerator())
-        return PeftModel.from_pretrained(model, folder).get_base_model()
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    return model.to(accelerator(), dtype=getattr(torch, dtype))
+    model = load_packed(base, packing, accelerator())
+    return PeftModel.from_pretrained(model, folder).get_base_model()
 
 
 def accelerator() -> torch.device:

@@ -1,7 +1,8 @@
 """All benchmarks of one model, which is loaded once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from fnsft.artifacts.records import Measurement
 from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.config.stages import EvaluateSettings
 from fnsft.data.formats import Example
-from fnsft.data.tokens import EncodedSplit, encode, load_split, load_tokenizer
+from fnsft.data.tokens import EncodedSplit, Encoder, encode, load_split, load_tokenizer, stop_ids_of
 from fnsft.errors import InputError
-from fnsft.evaluation import cloze, gsm8k, perplexity
+from fnsft.evaluation import cloze, exact, gsm8k, perplexity
 from fnsft.evaluation.generation import Generation, generate
 from fnsft.evaluation.loading import load_model
 from fnsft.training.completion_loss import completion_loss
+from fnsft.training.merging import adapter_base
+
+# A model that goes on with the next problem has answered this one (lm-eval's stop string).
+_NEXT_PROBLEM = "Question:"
 
 
 @dataclass
@@ -35,29 +40,40 @@ class Benchmarks:
     problems: Sequence[Example]
     items: Sequence[cloze.ClozeItem]
     split: EncodedSplit | None = None
+    questions: Sequence[Example] = ()
 
 
 def evaluate(folder: Path, files: dict[str, Path], settings: EvaluateSettings) -> Evaluation:
-    """Measure the model in ``folder`` on the given files of gsm8k, cloze and perplexity.
+    """Measure the model in ``folder`` on the given files of gsm8k, exact, cloze and perplexity.
 
     Files are read before the model is loaded, so that a bad row costs no time.
     """
     tokenizer = load_tokenizer(folder)
-    benchmarks = read_benchmarks(files, tokenizer, settings)
+    stop_ids = stop_ids_of(adapter_base(folder) or folder)
+    benchmarks = read_benchmarks(files, tokenizer, settings, stop_ids)
     model = load_model(folder, settings.dtype, settings.forward_mask)
     return measure(model, tokenizer, benchmarks, settings)
 
 
 def read_benchmarks(
-    files: dict[str, Path], tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings
+    files: dict[str, Path],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: EvaluateSettings,
+    stop_ids: Iterable[int] = (),
 ) -> Benchmarks:
-    """Read the given files of gsm8k, cloze and perplexity."""
+    """Read the given files of gsm8k, exact, cloze and perplexity.
+
+    ``stop_ids`` end completions beside the tokenizer's end of sequence.
+    """
     problems = read_problems(files["gsm8k"], settings.gsm8k_limit) if "gsm8k" in files else []
+    questions: list[Example] = []
+    if "exact" in files:
+        questions = read_questions(files["exact"], tokenizer, settings.exact_limit)
     items = cloze.read_cloze(files["cloze"]) if "cloze" in files else []
     split = None
     if "perplexity" in files:
-        split = load_split(files["perplexity"], tokenizer, settings.max_tokens)
-    return Benchmarks(problems, items, split)
+        split = load_split(files["perplexity"], tokenizer, settings.max_tokens, stop_ids)
+    return Benchmarks(problems, items, split, questions)
 
 
 def measure(
@@ -69,7 +85,9 @@ def measure(
     """Measure a loaded model on every benchmark that is there."""
     result = Evaluation()
     if benchmarks.problems:
-        _answer(result, model, tokenizer, benchmarks.problems, settings)
+        _answer_problems(result, model, tokenizer, benchmarks.problems, settings)
+    if benchmarks.questions:
+        _answer_questions(result, model, tokenizer, benchmarks.questions, settings)
     if benchmarks.items:
         scores = cloze.log_probabilities(model, benchmarks.items, tokenizer, settings.batch_size)
         result.measurements += cloze.measure(benchmarks.items, scores)
@@ -83,56 +101,111 @@ def measure(
 
 def read_problems(path: Path, limit: int | None) -> list[Example]:
     """Read the first ``limit`` problems of a prepared split; each has a gold number."""
-    problems = []
-    for number, row in list(numbered_rows(path))[:limit]:
-        problem = typed_row(Example, row, f"{path} line {number}")
+    problems = _read_examples(path, limit)
+    for where, problem in problems.items():
         if gsm8k.gold_answer(problem.completion) is None:
             raise InputError(
-                f"{path} line {number}: completion: expected a number after ####, "
+                f"{where}: completion: expected a number after ####, "
                 f"found {problem.completion[-60:]!r}"
             )
-        problems.append(problem)
-    if not problems:
+    return list(problems.values())
+
+
+def read_questions(
+    path: Path, tokenizer: PreTrainedTokenizerBase, limit: int | None
+) -> list[Example]:
+    """Read the first ``limit`` samples of a prepared split; each has an answer."""
+    questions = _read_examples(path, limit)
+    for where, question in questions.items():
+        if not answer_of(question, tokenizer).strip():
+            raise InputError(f"{where}: completion: expected an answer, found none")
+    return list(questions.values())
+
+
+def _read_examples(path: Path, limit: int | None) -> dict[str, Example]:
+    """Read the first samples of a prepared split, by where each stands."""
+    examples = {}
+    for number, row in islice(numbered_rows(path), limit):
+        where = f"{path} line {number}"
+        examples[where] = typed_row(Example, row, where)
+    if not examples:
         raise InputError(f"{path}: expected at least one problem, found none")
-    return problems
+    return examples
 
 
-def _answer(
+def _answer_problems(
     result: Evaluation,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Example],
     settings: EvaluateSettings,
 ) -> None:
-    prompts = [encode(tokenizer, problem).prompt_ids for problem in problems]
-    answers = generate(
-        model,
-        tokenizer,
-        prompts,
-        batch_size=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens,
-    )
-    scored = [gsm8k.score(a.text, p.completion) for a, p in zip(answers, problems, strict=True)]
+    """Answer GSM8K problems, and read the number that each answer ends on."""
+    answers = _answers(model, tokenizer, problems, settings, _NEXT_PROBLEM)
+    golds = [answer_of(problem, tokenizer) for problem in problems]
+    scored = [gsm8k.score(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
     steps = [gsm8k.step_count(problem.completion) for problem in problems]
     result.measurements += gsm8k.measure(scored, steps)
     result.counts["answers_cut_by_max_new_tokens"] = sum(not a.finished for a in answers)
-    result.answers += [
-        _shown(index, problem, answer, scores)
-        for index, (problem, answer, scores) in enumerate(
-            zip(problems, answers, scored, strict=True)
-        )
-    ]
+    for index, (problem, answer, scores) in enumerate(zip(problems, answers, scored, strict=True)):
+        read = asdict(scores)
+        read["extracted"] = None if scores.extracted is None else str(scores.extracted)
+        read["gold"] = str(scores.gold)
+        result.answers.append(_shown(index, problem, answer, read))
+
+
+def _answer_questions(
+    result: Evaluation,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Example],
+    settings: EvaluateSettings,
+) -> None:
+    """Answer questions whose answer is right when it is the completion's text."""
+    answers = _answers(model, tokenizer, questions, settings)
+    golds = [answer_of(question, tokenizer) for question in questions]
+    scored = [exact.score(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
+    result.measurements += exact.measure(scored)
+    result.counts["exact_answers_cut_by_max_new_tokens"] = sum(not a.finished for a in answers)
+    for index, (question, answer, scores) in enumerate(
+        zip(questions, answers, scored, strict=True)
+    ):
+        row = _shown(index, question, answer, asdict(scores))
+        result.answers.append({"benchmark": exact.BENCHMARK} | row)
+
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    settings: EvaluateSettings,
+    ends_before: str | None = None,
+) -> list[Generation]:
+    encoder = Encoder.of(tokenizer)
+    return generate(
+        model,
+        tokenizer,
+        [encoder.encode(example).prompt_ids for example in examples],
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        ends_before=ends_before,
+    )
+
+
+def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the answer in a completion, without the tokens that a chat template ends it with."""
+    if example.special_tokens:
+        return example.completion
+    ids = encode(tokenizer, example).completion_ids
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _shown(
-    index: int, problem: Example, answer: Generation, scored: gsm8k.Scored
+    index: int, example: Example, answer: Generation, read: dict[str, Any]
 ) -> dict[str, Any]:
     """Return one answer as a row for a reader."""
-    read = asdict(scored)
-    read["extracted"] = None if scored.extracted is None else str(scored.extracted)
-    read["gold"] = str(scored.gold)
     return (
-        {"index": index, "prompt": problem.prompt, "text": answer.text}
+        {"index": index, "prompt": example.prompt, "text": answer.text}
         | read
         | {"finished": answer.finished}
     )

@@ -1,0 +1,84 @@
+"""What a tuned folder holds, for its model card."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from fnsft.artifacts.forward_masks import ForwardMask, read_forward_mask
+from fnsft.artifacts.records import Record, read_records
+from fnsft.artifacts.storage import existing, manifest_path, read_json
+from fnsft.artifacts.training import FILE_NAME, TrainingRecord, read_training
+from fnsft.errors import InputError
+from fnsft.hub.models import HUB_NAME
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What a tuned folder holds; empty or None where a file is absent."""
+
+    repo: str
+    base: str | None
+    is_adapter: bool
+    training: TrainingRecord | None
+    manifest: dict[str, Any]
+    data: dict[str, Any]
+    prompt: dict[str, Any]
+    packing: dict[str, Any]
+    forward_mask: ForwardMask | None
+    records: list[Record]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the training, where its manifest lies beside the folder."""
+        return self.manifest.get("settings", {})
+
+
+def read_tuned(folder: Path, repo: str, base: str | None) -> Tuned:
+    """Read the files of ``fnsft train`` in a folder, and the records in it and beside it."""
+    adapter = _json(existing(folder) / "adapter_config.json")
+    named = str(adapter.get("base_model_name_or_path") or "")
+    if base is None and HUB_NAME.fullmatch(named) and not Path(named).exists():
+        base = named
+    training = read_training(folder) if (folder / FILE_NAME).is_file() else None
+    return Tuned(
+        repo=repo,
+        base=base,
+        is_adapter=bool(adapter),
+        training=training,
+        manifest=_json(manifest_path(folder)),
+        data=_json(folder / "data.manifest.json"),
+        prompt=_json(folder / "prompt_format.json"),
+        packing=_json(folder / "quantised_base.json"),
+        forward_mask=read_forward_mask(folder),
+        records=_records(folder, training) if training else [],
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    found = read_json(file) if file.is_file() else {}
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected an object, found {found!r:.60}; make it anew")
+    return found
+
+
+def _records(folder: Path, training: TrainingRecord) -> list[Record]:
+    """Return this run's records, of all files in the folder and beside it that hold some."""
+    beside = folder.absolute().parent
+    files = [*sorted(folder.glob("*.jsonl")), *sorted(beside.glob("*.jsonl"))]
+    run = dataclasses.asdict(training.run)
+    del run["learning_rate"]
+    return [
+        record
+        for record in read_records(filter(_holds_records, files))
+        if record.subset is None and run.items() <= dataclasses.asdict(record).items()
+    ]
+
+
+def _holds_records(file: Path) -> bool:
+    with file.open(errors="replace") as stream:
+        try:
+            row = json.loads(stream.readline())
+        except json.JSONDecodeError:
+            return False
+    return isinstance(row, dict) and {f.name for f in dataclasses.fields(Record)} == set(row)
