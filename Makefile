@@ -3,6 +3,8 @@
 # Another package index (CUDA or CPU builds of torch): make demo PIP_FLAGS="--index-url URL"
 PYTHON ?= python3
 PIP_FLAGS ?=
+# As many tests at a time; a file's stay together, since they share what they are made from.
+WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -31,10 +33,10 @@ demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on
 	$(BIN)/fnsft show results/table1.csv
 
 test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
-	$(RUN) pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in three minutes
-	$(RUN) pytest -m "not slow and not workflow and not processes"
+test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in five minutes
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not workflow and not processes" -n $(WORKERS) --dist loadfile
 
 test-all: $(ENV)/.dev ## run every test
 	$(RUN) pytest

@@ -84,10 +84,10 @@ def long_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"bf16_autocast": True},
         {"gradient_checkpointing": True},
         {"attention": "eager"},
-        {"method": "lora"},
         {"method": "lora", "dtype": "bfloat16"},
         {"method": "random", "applies_to": "update"},
         {"method": "projections-only"},
+        {"method": "collab", "affinity": "dense"},
     ],
     ids=lambda given: "-".join(map(str, given.values())) or "sft",
 )

@@ -62,6 +62,7 @@ class MemoryEstimate:
     gradients: int
     moments: int
     activations: int
+    affinities: int
     mask_scratch: int
     validation_logits: int
 
@@ -69,7 +70,8 @@ class MemoryEstimate:
     def total(self) -> int:
         """Bytes at the peak: of a training step, or of a validation, which has no gradients."""
         step = self.gradients + self.activations + self.mask_scratch
-        return self.weights + self.moments + max(step, self.validation_logits)
+        held = self.weights + self.moments + self.affinities
+        return held + max(step, self.validation_logits)
 
     @property
     def parts_in_words(self) -> str:
@@ -124,16 +126,19 @@ def estimate(
     longest_tokens: int,
     eager: bool = False,
     shards: int = 1,
+    buckets: bool = False,
 ) -> MemoryEstimate:
     """Estimate the peak memory of a run on one of its devices.
 
-    ``eager`` attention holds its scores; ``shards`` processes share the model (FSDP2).
+    ``eager`` attention holds its scores; ``shards`` processes share the model (FSDP2), or each
+    has a copy and sends gradients in ``buckets`` (DDP).
 
     Notes
     -----
     weights: b·P; packed, P' linear entries in ``PACKED_BYTES`` each and the rest in float32; with
-    autocast 2·P' for the copies in bfloat16. Adapters are float32. gradients: b·K. moments:
-    2·b·K (Adam). Activations are counted as in Korthikanti et al. 2022 (arXiv 2205.05198,
+    autocast 2·P' for the copies in bfloat16. Adapters are float32. gradients: b·K, and as much
+    in buckets. moments: 2·b·K (Adam). affinities: W in every layer, 4·N² a dense one, a value and
+    its column for each of k neighbours else. Activations are counted as in Korthikanti et al. 2022 (arXiv 2205.05198,
     Section 4.1), tensor by tensor, for layers as transformers writes them: no dropout, RMSNorm
     that keeps its input, the normalised values and its output. In values a token and layer::
 
@@ -164,9 +169,10 @@ def estimate(
     logits = tokens * shape.vocabulary * (width + 8)
     return MemoryEstimate(
         weights=weights // shards,
-        gradients=train_bytes * train // shards,
+        gradients=train_bytes * train * (2 if buckets else 1) // shards,
         moments=2 * train_bytes * train // shards,
         activations=_activations(shape, settings, tokens, longest_tokens, eager),
+        affinities=_affinities(shape, settings),
         mask_scratch=_mask_scratch(shape, settings) // shards,
         validation_logits=logits,
     )
@@ -209,6 +215,14 @@ def _activations(
     head = min(tokens, HEAD_TILE_TOKENS) * columns
     head += 4 * shape.head if _trains_head(settings) else 0
     return tokens * kept + max(tokens * work, head)
+
+
+def _affinities(shape: ModelShape, settings: TrainSettings) -> int:
+    if settings.affinity == "dense":
+        return 4 * shape.layers * shape.d_mlp**2
+    if settings.affinity in ("knn", "shuffled"):
+        return (4 + 8) * shape.layers * shape.d_mlp * settings.k
+    return 0
 
 
 def _mask_scratch(shape: ModelShape, settings: TrainSettings) -> int:

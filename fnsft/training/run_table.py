@@ -36,8 +36,15 @@ def run_lines(
         rows["memory"] = "unknown for this architecture"
     else:
         longest = max(len(sample.ids) for sample in (*train.samples, *validation.samples))
-        shards = processes.n if settings.parallel == "fsdp" else 1
-        expected = estimate(shape, settings, longest, attention == "eager", shards)
+        sharded = settings.parallel == "fsdp"
+        expected = estimate(
+            shape,
+            settings,
+            longest,
+            eager=attention == "eager",
+            shards=processes.n if sharded else 1,
+            buckets=processes.n > 1 and not sharded,
+        )
         rows["memory"] = f"about {size_in_words(expected.total)} at the peak of a process"
         rows[""] = expected.parts_in_words
         warning = warning_lines(expected, free, settings)

@@ -167,6 +167,11 @@ rule prepare:
             for test in [EXPERIMENT.task(wildcards.task).test]
             if test
         ],
+        preset=lambda wildcards: [
+            file
+            for file in [EXPERIMENT.task(wildcards.task).format]
+            if file.endswith((".yaml", ".yml"))
+        ],
     output:
         multiext(
             RESULTS + "/data/{task}/seed{seed}/",
