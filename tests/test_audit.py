@@ -57,6 +57,15 @@ def test_what_was_left_out_by_length_is_said_with_what_to_do(tmp_path: Path) -> 
     ]
 
 
+def test_samples_longer_than_the_models_positions_are_said_to_be(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, ("q", "a"), ("q" * 30, "a"), ("", "Ada has 3 apples and buys 14 more.")
+    )
+    lines = audit(load_split(path, tiny_tokenizer(), 100, positions=9), tiny_tokenizer()).lines()
+    assert lines[1] == "left out as longer than the model's 9 positions: 1, the longest has 32"
+    assert lines[2].startswith("texts longer than the model's 9 positions: 1, cut into")
+
+
 def test_pieces_of_texts_end_without_a_stop_token_but_for_the_last(tmp_path: Path) -> None:
     path = written(tmp_path, ("", "Ada has 3 apples and buys 14 more."), ("", "Ada has"))
     split = load_split(path, tiny_tokenizer(), 8)

@@ -21,10 +21,16 @@ from fnsft.architectures import mlp_matrices
 from fnsft.artifacts.changes import apply_changes, change_forms, changes_of, narrowed, widened
 from fnsft.artifacts.deltas import FILE, apply_delta, write_delta
 from fnsft.artifacts.forward_masks import FILE as MASK
-from fnsft.artifacts.storage import read_json, write_json
+from fnsft.artifacts.storage import manifest_path, read_json, write_json
 from fnsft.artifacts.weights import INDEX, Form, open_weights, written_weights
 from fnsft.cli.main import main
 
+NOT_PASSED_ON = (  # names files of the machine, or may be anything
+    "data.manifest.json",
+    "graph.safetensors.manifest.json",
+    "clusters.safetensors",
+    "notes.txt",
+)
 WIDE = {
     "BOOL": 1,
     "F8_E4M3": 1,
@@ -144,7 +150,7 @@ def test_widening_is_exact_for_every_number_and_undone_for_every_pattern(
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16, torch.float32])
 def test_a_folder_is_rebuilt_from_the_other_bit_for_bit(
-    tmp_path: Path, narrow: torch.dtype
+    tmp_path: Path, narrow: torch.dtype, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weight = wild(40, 30).to(narrow)
     tuned_weight = weight.float().clone()
@@ -156,16 +162,20 @@ def test_a_folder_is_rebuilt_from_the_other_bit_for_bit(
     tuned = write_model(tmp_path / "tuned", after, dtype="float32")
     for name in ("tokenizer.json", "prompt_format.json", MASK):
         (tuned / name).write_text(name)
+    names = {path.name for path in tuned.iterdir()}
+    for name in NOT_PASSED_ON:
+        (tuned / name).write_text(name)
     delta, applied, reverted = (tmp_path / name for name in ("delta", "applied", "reverted"))
     assert export(tuned, base, delta) == 0
+    assert {path.name for path in delta.iterdir()} == {FILE} | names - {"model.safetensors"}
     assert apply(base, delta, applied) == 0
     assert same_bits(tensors_of(applied), after)
-    names = {path.name for path in tuned.iterdir()}
     assert {path.name for path in applied.iterdir()} == names
     assert all(
         (applied / n).read_bytes() == (tuned / n).read_bytes() for n in ("config.json", MASK)
     )
     assert revert(applied, delta, reverted) == 0
+    assert f"{reverted}: the base model's weights, bit for bit; " in capsys.readouterr().err
     assert same_bits(tensors_of(reverted), before)
     assert (reverted / "config.json").read_bytes() == (base / "config.json").read_bytes()
     assert {p.name for p in reverted.iterdir()} == {
@@ -347,11 +357,14 @@ def test_no_output_takes_the_place_of_what_it_is_made_from(
 ) -> None:
     base, tuned, delta = pair
     base_files = tensors_of(base)
+    for folder in (base, tuned):
+        write_json(manifest_path(folder), {})  # a stage made it, which may be replaced
     on = ["apply-delta", "--base", str(base), "--delta", str(delta), "--output"]
     for words in (
         [*on, str(delta)],
         [*on, str(base.parent)],
         ["export", str(tuned), "--format", "delta", "--base", str(base), "--output", str(tuned)],
+        ["export", str(tuned), "--format", "delta", "--base", str(base), "--output", str(base)],
     ):
         assert main(words) == 2
         assert "name another output" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from fnsft.artifacts.records import read_records
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.cli.main import main
 from fnsft.data.formats import Example
-from fnsft.data.tokens import encode, load_tokenizer
+from fnsft.data.tokens import Encoder, encode, load_tokenizer
 from fnsft.evaluation import exact
 from fnsft.evaluation.generation import generate
 from fnsft.evaluation.loading import load_model
@@ -85,8 +85,12 @@ def test_a_models_own_answers_are_right_and_others_wrong(
 def test_the_tokens_of_a_chat_template_are_no_part_of_the_answer(tiny_model_dir: Path) -> None:
     tokenizer: Any = load_tokenizer(tiny_model_dir)
     written = Example("<s>user: which?", " (A)</s>\n", special_tokens=False)
-    assert answer_of(written, tokenizer) == " (A)"
-    assert answer_of(Example("which?", " (A)"), tokenizer) == " (A)"
+    encoder = Encoder.of(tokenizer)
+    assert answer_of(written, encoder) == " (A)"
+    (bar,) = tokenizer("|")["input_ids"]  # no special token, but the model stops at it
+    ended = Example("<s>user: which?", " (A)|\n", special_tokens=False)
+    assert answer_of(ended, Encoder.of(tokenizer, [bar])) == " (A)"
+    assert answer_of(Example("which?", " (A)"), encoder) == " (A)"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,16 @@ def test_a_hub_that_is_not_there_is_named(hub: FakeHub, tmp_path: Path) -> None:
     assert f"the hub at {nowhere} cannot be reached" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["ada/tiny", "org/private"])
+def test_who_logs_in_at_a_mirror_is_not_shown(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    where = "127.0.0.1:9" if name == "ada/tiny" else hub.url.removeprefix("http://")
+    mirror = f"http://us-er:p%40ss-word@{where}"
+    done = fnsft(hub, tmp_path, *WORDS, "--name", name, HF_ENDPOINT=mirror)
+    assert done.returncode == 2
+    assert f"http://{where}" in done.stderr
+    assert "us-er" not in done.stderr and "ss-word" not in done.stderr
+
+
 def test_offline_a_model_comes_from_the_cache_or_is_missed_in_one_line(
     hub: FakeHub, tmp_path: Path, tiny_model_dir: Path
 ) -> None:

@@ -219,3 +219,43 @@ def test_a_token_behind_a_wrong_flag_is_not_echoed(capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert "--token ***" in error
     assert secret[:9] not in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["push", "{folder}", "{token}"],
+        ["push", "{token}", "me/model"],
+        ["generate", "{token}", "--prompt", "x"],
+        ["check-hf-token", "--model", "{token}"],
+        ["show", "{token}/table.csv"],
+    ],
+)
+def test_a_token_in_the_place_of_a_name_is_not_echoed(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "another")
+    assert main([word.format(folder=tmp_path, token=OTHER) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert "***" in error
+    assert OTHER[3:9] not in error
+
+
+def test_a_token_in_the_place_of_an_outputs_name_is_not_echoed(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor where the operating system says what is wrong."""
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / OTHER / "out"
+    assert main(["export", str(tiny_model_dir), "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert "***" in error
+    assert OTHER[3:9] not in error
+
+
+def test_a_folder_that_begins_like_a_token_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "hf_downloads/table.csv"]) == 2
+    assert "hf_downloads/table.csv" in capsys.readouterr().err

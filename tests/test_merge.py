@@ -22,6 +22,9 @@ from fnsft.artifacts.storage import read_json, write_json
 from fnsft.cli.main import main
 from fnsft.evaluation.loading import load_model
 from fnsft.masks.forward import forward_mask, masked
+from fnsft.reporting.model_card import model_card
+
+TITLES = ("Data", "Hyperparameters", "Results", "Versions")
 
 
 def merge(folder: Path, output: Path, *flags: str) -> int:
@@ -100,6 +103,57 @@ def test_a_run_of_fnsft_becomes_a_folder_that_needs_neither_peft_nor_fnsft(
     here, there = (AutoTokenizer.from_pretrained(folder)(text) for folder in (merged, run))
     assert here["input_ids"] == there["input_ids"]
     assert read_json(manifest_path(merged))["notes"]["merged"][0] == "adapter"
+
+
+def test_the_card_of_a_model_that_was_merged_and_exported_tells_of_its_training(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    run, merged, half = (tmp_path / name for name in ("run", "merged", "half"))
+    assert train(tiny_model_dir, data, run, method="lora", learning_rate=3e-3) == 0
+    own = {"path": str(tmp_path / "mine.csv"), "sha256": "0" * 64}
+    notes = {"source": str(tmp_path / "mine.csv"), "train_samples": 1232}
+    write_json(run / "data.manifest.json", {"inputs": {"data": own}, "notes": notes})
+    assert merge(run, merged) == 0
+    assert main(["export", str(merged), "--dtype", "float16", "--output", str(half)]) == 0
+    told = model_card(run, "ann/tuned", "org/base")
+
+    def of_training(card: str) -> list[str]:
+        return [card.split(f"## {title}")[1].split("##")[0] for title in TITLES]
+
+    for folder in (merged, half):
+        assert of_training(model_card(folder, "ann/tuned", "org/base")) == of_training(told)
+        for file in folder.glob("*.json"):
+            assert str(tmp_path) not in file.read_text(), file
+    assert "| learning rate | 0.003 |" in told and "mine.csv" in told
+
+
+def test_nothing_merged_takes_the_place_of_what_it_is_made_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, adapter, other = tmp_path / "base", tmp_path / "adapter", tmp_path / "other"
+    write_tiny_model(base)
+    write_adapter(base, adapter)
+    write_tiny_model(other, seed=3)
+    folders = (base, adapter, other)
+    for folder in folders:
+        write_json(manifest_path(folder), {})  # a stage made it, which may be replaced
+    before = [weights_of(folder) for folder in folders]
+    capsys.readouterr()
+    for words in (
+        ["merge", str(adapter), "--output", str(adapter)],
+        ["merge", str(adapter), "--output", str(base)],
+        ["export", str(adapter), "--output", str(base)],
+        ["merge", str(adapter), "--base", str(other), "--output", str(other)],
+        ["export", str(other), "--output", str(other)],
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "name another output" in error and error.count("\n") == 1
+    assert [weights_of(folder) for folder in folders] == before
+
+
+def weights_of(folder: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted(folder.glob("*.safetensors"))]
 
 
 def test_the_weights_of_a_full_model_take_its_mask_in(tiny_model_dir: Path, tmp_path: Path) -> None:

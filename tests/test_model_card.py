@@ -32,6 +32,7 @@ def trained(folder: Path, run: Run = RUN, **settings: object) -> Path:
     write_training(folder, TrainingRecord(run, points, [], 2, 5, 3.0, 9, rate, 1.0, 1.0))
     write_json(folder / "config.json", {"_name_or_path": str(folder)})
     manifest = {
+        "stage": "train",
         "settings": dataclasses.asdict(TrainSettings(**settings)),
         "inputs": {"data": {"path": str(folder / "data"), "sha256": "0"}},
         "notes": {"train_samples_left_out": 7, "resumed_from": str(folder)},
@@ -99,6 +100,28 @@ def test_a_card_says_what_the_files_of_the_run_say(folder: Path) -> None:
         "pipeline_tag": "text-generation",
         "tags": ["fnsft", "collab"],
     }
+
+
+def test_a_data_set_of_the_hub_is_named_and_a_local_folder_that_is_named_like_one_is_not(
+    folder: Path,
+) -> None:
+    notes, name = {"source": "org/questions"}, "data set: `org/questions`"
+    write_json(folder / "data.manifest.json", {"notes": notes, "inputs": {"model": {"path": "m"}}})
+    card = model_card(folder, REPO)
+    assert header(card)["datasets"] == ["org/questions"]
+    assert name in card.split("## Data")[1]
+    data = {"path": "org/questions", "sha256": "0" * 64}
+    write_json(folder / "data.manifest.json", {"notes": notes, "inputs": {"data": data}})
+    card = model_card(folder, REPO)
+    assert "datasets" not in header(card) and name not in card
+
+
+def test_a_model_that_another_stage_made_does_not_pass_its_settings_off_as_the_trainings(
+    folder: Path,
+) -> None:
+    merge = {"stage": "merge", "settings": {"dtype": "float16"}, "fnsft": "1.2"}
+    write_json(folder.with_name("tuned.manifest.json"), merge)
+    assert "float16" not in model_card(folder, REPO)
 
 
 def test_no_place_on_the_machine_is_in_a_card(folder: Path, tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ ONLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "streamed": ("org/sums", {"data_config": "main", "streaming": True}),
     "no config": ("org/sums", {}),
     "wrong config": ("org/sums", {"data_config": "mine"}),
-    "no split": ("org/sums", {"data_config": "main", "data_split": "dev"}),
     "no revision": ("org/sums", {"data_config": "main", "data_revision": "v9"}),
     "gated": ("org/gated", {"data_config": "main"}),
     "missing": ("org/none", {}),
@@ -122,7 +121,6 @@ def test_offline_the_cache_gives_the_same_rows(
     [
         ("no config", "expected a configuration (data_config), one of main, other, found none"),
         ("wrong config", "one of main, other, found mine"),
-        ("no split", "expected one of the splits train, test, found 'dev'"),
         ("no revision", "no revision 'v9' of it"),
         ("gated", "HF_TOKEN has no access: request access at {url}/datasets/org/gated"),
         ("missing", "is there a 'org/none'"),

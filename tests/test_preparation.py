@@ -114,11 +114,12 @@ def test_fewer_samples_are_some_of_more_and_validation_stays(tmp_path: Path) -> 
         made(folder, rows, max_samples=n, validation_fraction=0.2)
         held.append(prompts(folder, "validation"))
         trained.append(set(prompts(folder, "train")))
-    assert held[0] == held[1] == held[2]
-    assert len(held[0]) == 20
+    assert held[1] == held[2]
+    assert len(held[1]) == 20
+    assert held[0] == held[1][:5]  # a trial does not validate on more rows than it trains on
     assert [len(found) for found in trained] == [5, 30, 80]
     assert trained[0] < trained[1] < trained[2]
-    assert trained[2].isdisjoint(held[0])
+    assert trained[2].isdisjoint(held[1])
 
 
 def test_the_order_of_splits_changes_nothing(tmp_path: Path) -> None:
@@ -466,3 +467,46 @@ def test_a_bare_plain_prompt_meets_its_answer_as_in_training(
     assert format is not None
     assert render_prompt(format, tiny_tokenizer(), "2+2=").prompt == prompt
     assert {p.endswith("\n") for p in prompts(tmp_path / "made", "train")} == {answer == "4"}
+
+
+OTHER_KIND = [{"text": f"Question: {i}? Answer: {i}"} for i in range(5)]
+
+
+@pytest.mark.parametrize("by", ["split", "file"])
+def test_rows_of_another_kind_than_those_that_train_do_not_validate(
+    tmp_path: Path, by: str
+) -> None:
+    """In its own form a text would have its loss on everything."""
+    splits = {"train": sums(20)} | ({"dev": OTHER_KIND} if by == "split" else {})
+    message = r"given \((dev|file)\): expected rows of the kind that trains, question, found text: "
+    with pytest.raises(InputError, match=message):
+        made(tmp_path / "out", splits, OTHER_KIND if by == "file" else None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_split_of_another_kind_is_left_out(tmp_path: Path) -> None:
+    found = made(tmp_path / "out", {"train": sums(20), "test": OTHER_KIND})
+    assert not (tmp_path / "out" / "test.jsonl").exists()
+    assert "found text" in found.notes["splits"]["test"]["refused"]
+
+
+def test_fields_that_go_into_no_sample_are_said(tmp_path: Path) -> None:
+    rows = [{"system_prompt": "Be brief.", **row, "id": 1} for row in sums(20)]
+    found = made(tmp_path / "out", rows)
+    assert "train: not used: the fields system_prompt, id" in found.summary
+    assert found.notes["splits"]["train"]["fields_not_used"] == ["system_prompt", "id"]
+    bare = made(tmp_path / "bare", sums(20))
+    assert not any("not used" in line for line in bare.summary)
+
+
+def test_shown_samples_end_where_those_of_training_do(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    tokenizer.chat_template = CHAT.replace("</s>", "<end>")
+    stops = [tokenizer.convert_tokens_to_ids("<end>")]
+    rows = {"train": Rows.of("given", sums(20))}
+    found = prepare(rows, None, None, DataSettings(), tokenizer, tmp_path / "out", stops)
+    split = load_split(tmp_path / "out" / "train.jsonl", tokenizer, 100, stops)
+    answers = [tokenizer.decode(sample.completion_ids) for sample in split.samples[:3]]
+    shown_answers = [line for line in found.lines(terminal=False) if line.startswith("answer |")]
+    assert shown_answers == [f"answer | {answer}" for answer in answers]

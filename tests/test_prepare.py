@@ -96,6 +96,17 @@ def test_a_folder_of_csv_files_is_prepared_by_a_preset_of_ones_own(
     assert set(manifest["inputs"]) == {"train", "test", "preset"}
 
 
+@pytest.mark.parametrize("space", ["", " "])
+def test_the_seam_of_plain_prompts_is_noted(tmp_path: Path, space: str) -> None:
+    """Without it a model would be asked with a line break that no training sample has."""
+    preset = tmp_path / "mine.yaml"
+    preset.write_text('kind: plain\nprompt: "{q}"\ncompletion: "{a}"\n')
+    rows = write_rows(tmp_path / "rows.jsonl", [{"q": "4+0=", "a": f"{space}4"}] * 4)
+    assert prepare(rows, tmp_path / "out", "--format", str(preset)) == 0
+    format = read_prompt_format(tmp_path / "out")
+    assert format == PromptFormat("basic", "plain", spaced=bool(space))
+
+
 def test_prepared_rows_hold_any_character_and_are_read_back(tmp_path: Path) -> None:
     answer = "one\u2028two\x85three\x1c \ud7ff\r\n#### 4"
     rows = write_rows(tmp_path / "rows.jsonl", [{"question": "\x0b?", "answer": answer}] * 4)

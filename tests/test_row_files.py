@@ -157,6 +157,15 @@ def test_files_that_name_no_split_all_train_and_json_without_rows_is_passed_over
     }
 
 
+@pytest.mark.parametrize("name", ["patient_info", "qa_index", "us_state", "train_manifest"])
+def test_a_users_file_is_not_passed_over_for_the_end_of_its_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path / f"{name}.json", json.dumps([{"a": 3}]))
+    for other in ("dataset_infos", "tokenizer_config", "model.safetensors.index", "trainer_state"):
+        one(tmp_path / f"{other}.json", 0)
+    (rows,) = read_rows_by_split(tmp_path).values()
+    assert [row["a"] for _, row in rows] == [3]
+
+
 def test_folders_may_be_splits_or_lead_to_the_data(tmp_path: Path) -> None:
     one(tmp_path / "splits" / "train" / "0.jsonl", 1)
     one(tmp_path / "splits" / "test" / "0.jsonl", 2)
@@ -204,7 +213,7 @@ def test_bytes_in_another_encoding_are_named_by_line_and_place(tmp_path: Path) -
     mixed = good.encode() * 3 + good.encode("cp1252") + good.encode()
     for name in ("rows.jsonl", "rows.csv", "rows.txt", "rows.json"):
         (tmp_path / name).write_bytes(mixed)
-        with pytest.raises(InputError, match="line 4: .*found the byte 0xF6 at its byte 10; conv"):
+        with pytest.raises(InputError, match="line 4: .*found the byte 0xF6 at its byte 10; if "):
             list(read_rows(tmp_path / name))
     (tmp_path / "rows.csv").write_bytes("a,b\n1,2\n".encode("utf-16")[:-1])
     with pytest.raises(InputError, match="expected UTF-16, as its first bytes say"):
@@ -281,3 +290,8 @@ def test_what_is_missing_or_holds_no_data_is_named_with_what_is_there(tmp_path: 
 
 def test_rows_in_memory_are_numbered_from_one() -> None:
     assert list(Rows.of("here", [{"a": 1}, {"a": 2}])) == [(1, {"a": 1}), (2, {"a": 2})]
+
+
+def test_space_around_the_names_of_a_header_is_no_part_of_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", " question , answer \nWhy?, So. \n")
+    assert [row for _, row in read_rows(path)] == [{"question": "Why?", "answer": " So. "}]

@@ -123,6 +123,47 @@ def test_unknown_fields_are_listed_with_flags_that_work() -> None:
         read({"body": "b"})
 
 
+def test_the_first_alternative_that_is_not_blank_is_read() -> None:
+    row = {"instruction": "q", "input": "", "context": "c", "response": "a"}
+    assert read(row) == [Sample("instruction", "a", "q", "c")]
+    assert read(row | {"input": "i"}) == [Sample("instruction", "a", "q", "i")]
+    assert read(row | {"context": " "}) == [Sample("instruction", "a", "q")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "q", "answer": {"text": ["a"], "start": [3]}},
+        {"question": {"en": "q"}, "answer": "a"},
+        {"context": ["c"], "question": "q", "answer": "a"},
+    ],
+)
+def test_the_columns_that_are_proposed_for_a_field_that_is_no_text_are_taken(
+    row: dict[str, Any],
+) -> None:
+    with pytest.raises(InputError, match="name what it is") as refused:
+        read(row)
+    columns = str(refused.value).rpartition("--columns ")[2]
+    (sample,) = read(row, columns=columns)
+    assert (sample.question, sample.answer) == ("q", "a")
+    assert bool(sample.context) == ("context" in row)
+
+
+def test_of_a_presets_columns_one_is_proposed() -> None:
+    row, preset = {"question": "q", "answer": ["a"]}, TaskPreset.read("gsm8k")
+    with pytest.raises(InputError, match="such as --columns completion=answer.0$"):
+        reader_of(rows_of(row), preset, "").samples(1, row)
+    assert reader_of(rows_of(row), preset, "completion=answer.0").samples(1, row) == [QUESTION]
+
+
+def test_fields_that_are_not_read_are_known() -> None:
+    row = {"id": 1, "system": "s", "question": "q", "answers": {"text": ["a"]}}
+    columns = "prompt=question,completion=answers.text.0"
+    assert reader_of(rows_of(row), None, columns).unused == ("id", "system")
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert reader_of(rows_of({"system": "s", "messages": talk}), None, "").unused == ()
+
+
 def test_columns_name_nested_fields_alternatives_and_what_kind_they_are() -> None:
     row = {"ask": "q", "a.b": "dotted", "answers": {"text": ["x", "a"]}, "passage": "c"}
     nested = read(row, columns="prompt=ask, completion=answers.text.1, context=passage")
@@ -200,8 +241,14 @@ def test_numbers_become_text_and_white_space_stays() -> None:
     ("row", "message"),
     [
         ({"question": "q"}, "row 2: expected the field 'answer', found question"),
-        ({"question": "q", "answer": ["a"]}, r"found \['a'\]; .* --columns completion=answer.0$"),
-        ({"question": {"en": "q"}, "answer": "a"}, r"prompt: expected text.*prompt=question.en$"),
+        (
+            {"question": "q", "answer": ["a"]},
+            r"found \['a'\]; .* --columns prompt=question,completion=answer.0$",
+        ),
+        (
+            {"question": {"en": "q"}, "answer": "a"},
+            r"prompt: expected text.*prompt=question.en,completion=answer$",
+        ),
         ({"question": "q", "answer": b"a"}, "found b'a'; write text$"),
         ({"question": "q", "answer": "\ud83d"}, "answer: expected characters, found half of one"),
     ],

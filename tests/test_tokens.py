@@ -9,10 +9,20 @@ import pytest
 from models import TEXTS, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from fnsft.data.formats import Example
-from fnsft.data.tokens import IGNORED, Encoded, encode, load_split, load_tokenizer, stop_ids_of
+from fnsft.data.tokens import (
+    IGNORED,
+    Encoded,
+    encode,
+    load_samples,
+    load_split,
+    load_split_of,
+    load_tokenizer,
+    positions_of,
+    stop_ids_of,
+)
 from fnsft.errors import InputError
 
 END = 2
@@ -181,6 +191,17 @@ def test_a_model_may_stop_at_other_tokens_than_the_tokenizers(tmp_path: Path) ->
     assert split.stop_ids == {END, end}
 
 
+def test_samples_that_few_ask_for_end_as_those_of_training_do(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    stops = [tokenizer.convert_tokens_to_ids("<end>")]
+    path = write_split(tmp_path, row("q", "a<end>\n"), {"text": "a<end>"})
+    sample, text = load_samples(path, tokenizer, stops)
+    assert sample == encode(tokenizer, Example("q", "a<end>\n"), stops).ids
+    assert sample[-1] == stops[0]
+    assert text == tuple(tokenizer("a<end>")["input_ids"])
+
+
 @pytest.mark.parametrize(("found", "ids"), [({}, set()), ({"eos_token_id": 7}, {7})])
 def test_a_generation_config_names_none_one_or_several_stops(
     tmp_path: Path, found: dict[str, int], ids: set[int]
@@ -250,6 +271,24 @@ def test_texts_that_fit_are_not_cut_and_prompts_never(tmp_path: Path) -> None:
     longest = len(encode(tiny_tokenizer(), Example("a" * 50, "b")).ids)
     assert (split.n_left_out, split.longest_left_out) == (2, longest)
     assert (split.n_texts_cut, split.n_unfinished) == (0, 0)
+
+
+def test_no_sample_is_longer_than_the_models_positions(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    assert positions_of(tiny_model_dir) == 512
+    assert positions_of(tmp_path) is None  # as of an adapter
+    GPT2Config(n_positions=9).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    path = write_split(tmp_path, row("a" * 7, "b"), row("a" * 8, "b"), row("", "a" * 16))
+    for asked, longest, in_positions in ((8, 8, False), (9, 9, False), (10, 9, True)):
+        split = load_split_of(tmp_path, path, asked)
+        assert max(len(sample.ids) for sample in split.samples) == longest
+        assert (split.max_tokens, split.in_positions) == (longest, in_positions)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_positions": 4}')
+    write_split(tmp_path, row("a" * 7, "b"))
+    with pytest.raises(InputError, match="at most 4 tokens, the model's positions, found the sho"):
+        load_split_of(tmp_path, path, 100)
 
 
 def test_a_tokenizer_survives_its_folder(tiny_model_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from safetensors.torch import load_file
 from test_resume import assert_alike, kill_at
 from transformers import AutoTokenizer
 
-from fnsft.artifacts.storage import write_jsonl
+from fnsft.artifacts.storage import manifest_path, sha256_of, write_json, write_jsonl
 from fnsft.artifacts.training import read_training
 from fnsft.cli.main import main
 from fnsft.config.presets import TaskPreset
 from fnsft.config.stages import DataSettings
+from fnsft.errors import InputError
+from fnsft.hub.publishing import files_to_upload
+from fnsft.training.files import GRAPH_FOLDER
 from fnsft.training.own_data import Source, is_prepared
 
 ROWS = [
@@ -106,6 +110,19 @@ def test_every_kind_of_file_and_row_trains(
     assert all(not torch.equal(before[n], after[n]) for n in before if "proj" in n)
 
 
+def test_the_samples_that_are_shown_end_as_those_that_are_trained_on(
+    tiny_model_dir: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model stops at a full stop, so no end of sequence stands behind it."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    stop = AutoTokenizer.from_pretrained(model).convert_tokens_to_ids(".")
+    write_json(model / "generation_config.json", {"eos_token_id": [2, stop]})
+    assert train(model, table, tmp_path / "run", **SHORT) == 0
+    answers = [line for line in capsys.readouterr().err.splitlines() if "answer | " in line]
+    assert len(answers) == 3 and all(line.endswith(".") for line in answers)
+
+
 def test_a_folder_is_prepared_by_its_manifest_or_its_format(tmp_path: Path) -> None:
     found = {}
     for split in ("train", "validation"):
@@ -135,6 +152,30 @@ def test_a_preset_names_the_task_and_what_it_is_on_the_hub(
     hub = Source(preset.preset.hub_name or "", settings, preset).reading
     assert (hub.data_config, hub.data_split) == ("main", "train")
     assert Source(str(path), settings, preset).reading == settings
+
+
+def test_a_name_of_the_hub_may_be_one_of_the_registry_with_other_splits(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """The preset trains on the hub's ``test``; the registered file has but ``train``."""
+    preset = "bbh/logical_deduction"
+    name = TaskPreset.read(preset).preset.hub_name or ""
+    file, registry = tmp_path / "rows.jsonl", tmp_path / "registry.yaml"
+    write_jsonl(file, [{"input": row["question"], "target": row["answer"]} for row in ROWS])
+    write_json(registry, {name: {"path": file.name, "sha256": sha256_of(file)}})
+    settings = {"registry": registry, "preset": preset}
+    assert train(tiny_model_dir, Path(name), tmp_path / "run", **SHORT | settings) == 0
+    notes = json.loads((tmp_path / "run" / "data.manifest.json").read_text())["notes"]
+    assert (notes["source"], notes["splits"]["train"]["rows"]) == (name, len(ROWS))
+
+
+def test_a_folder_of_rows_may_hold_settings_of_its_own(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "rows"
+    write_folder(folder, ROWS)
+    write_json(folder / "config.json", {"model_type": "none, it is about the rows"})
+    assert train(tiny_model_dir, folder, tmp_path / "run", **SHORT) == 0
 
 
 LORA = {"method": "lora"}
@@ -238,7 +279,7 @@ def test_a_graph_of_its_own_is_the_one_that_the_commands_make(
     few = (tmp_path / "few" / "graph.safetensors").read_bytes()
     assert few != kept.read_bytes(), "three samples should not make the graph of all"
     # What a run that was killed before it claimed the folder has left is not taken for its own.
-    left = tmp_path / "again.checkpoints" / "graph"
+    left = tmp_path / "again.checkpoints" / GRAPH_FOLDER
     left.mkdir(parents=True)
     for file in (tmp_path / "few").glob("graph.safetensors*"):
         shutil.copy(file, left)
@@ -284,6 +325,40 @@ def test_a_run_that_may_not_resume_starts_anew_and_other_data_are_refused(
     assert notes["resumed_from"] is None
 
 
+def test_a_run_that_was_cut_before_its_first_checkpoint_is_left_to_its_own_settings(
+    tiny_model_dir: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, settings = tmp_path / "run", METHODS["collab"] | SHORT
+    kill_at(1, monkeypatch, lambda: train(tiny_model_dir, table, output, **settings))
+    before = sorted((tmp_path / "run.checkpoints").rglob("*"))
+    assert {GRAPH_FOLDER, "run.json"} < set(left_in(tmp_path / "run.checkpoints"))
+    for other in ({"seed": 1}, {"data_seed": 1}):
+        assert train(tiny_model_dir, table, output, **settings | other) == 2
+        assert "or start anew with --resume never" in capsys.readouterr().err
+        assert sorted((tmp_path / "run.checkpoints").rglob("*")) == before
+    assert train(tiny_model_dir, table, output, **settings) == 0
+    assert "made before" in capsys.readouterr().err
+
+
+def test_processes_that_could_not_run_leave_what_was_prepared_for_them(
+    tiny_model_dir: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = METHODS["collab"] | SHORT | {"processes": 2}
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert train(tiny_model_dir, table, tmp_path / "run", **settings) == 2
+    assert "2 processes ended with code 1" in capsys.readouterr().err
+    left = left_in(tmp_path / "run.checkpoints")
+    assert [name.split("-")[0] for name in left] == ["data", "data", "made"]
+
+
 @pytest.mark.processes
 def test_two_processes_share_raw_data_and_a_graph_that_one_has_made(
     tiny_model_dir: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -314,7 +389,7 @@ def test_what_validates_is_a_fraction_a_split_or_a_file(
         source, expected = tmp_path / "rows", 4
         write_folder(source, ROWS)
     if given == "file":
-        write_jsonl(other, [{"prompt": "Hello?", "completion": "Yes."}] * 3)
+        write_jsonl(other, [{"question": "Hello?", "answer": "Yes."}] * 3)
         settings, expected = {"validation": other}, 3
     assert (
         train(
@@ -348,27 +423,29 @@ def test_the_tuned_tokenizer_has_the_chat_template_that_it_was_trained_with(
     assert form["template"] == ("chat" if own else "chatml")
 
 
-def test_an_adapter_names_its_base_as_the_hub_does(
-    tiny_model_dir: Path, table: Path, tmp_path: Path
+def test_an_adapter_names_its_base_as_the_hub_does_or_by_its_whole_path(
+    tiny_model_dir: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From another directory, ``models/base`` would be a name of the hub, and not one's own."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model_dir, "models/base")
     snapshot = tmp_path / "hub" / "models--org--base" / "snapshots" / ("0" * 40)
     shutil.copytree(tiny_model_dir, snapshot)
     names = {}
-    for model in (snapshot, tiny_model_dir):
+    for model in (snapshot, Path("models/base")):
         output = tmp_path / f"tuned-{len(names)}"
         assert train(model, table, output, **SHORT | LORA) == 0
         config = json.loads((output / "adapter_config.json").read_text())
-        names[model] = config["base_model_name_or_path"]
-    assert names == {snapshot: "org/base", tiny_model_dir: str(tiny_model_dir)}
+        names[str(model)] = config["base_model_name_or_path"]
+    local = str((tmp_path / "models/base").resolve())
+    assert names == {str(snapshot): "org/base", "models/base": local}
+    monkeypatch.chdir(snapshot)
+    with pytest.raises(InputError, match="give its name on the hub with --base org/name"):
+        files_to_upload(output)
 
 
 def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-
-
-def foreign(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "thesis.tex").write_text("years of work")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +461,6 @@ def foreign(folder: Path) -> None:
         ({"data_split": "training"}, "training"),
         ({"max_tokens": 3}, "expected a sample of at most max_tokens=3 tokens"),
         ({"lora_targets": "mlp"}, "lora_targets: is about adapters that all train"),
-        ({"foreign": True}, "found 'thesis.tex' in it; a run removes the folder at its end"),
         ({"torchrun": True}, "it is made once, before the run is shared, found 2 processes"),
     ],
 )
@@ -400,13 +476,90 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     settings = dict(settings)
     if settings.pop("torchrun", False):
         torchrun(monkeypatch)
-    if settings.pop("foreign", False):
-        foreign(tmp_path / "run.checkpoints")
     before = sorted(tmp_path.rglob("*"))
     assert train(tiny_model_dir, table, tmp_path / "run", **settings) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("fnsft train: ") and message in last
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+@pytest.mark.parametrize("name", ["thesis.tex", "run.json", "data-raw/rows.csv", "graph/nodes"])
+def test_a_folder_of_ones_own_is_no_folder_of_checkpoints(
+    tiny_model_dir: Path,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    resume: str,
+) -> None:
+    file = tmp_path / "run.checkpoints" / name
+    file.parent.mkdir(parents=True)
+    file.write_text('{"years": "of work"}')
+    assert train(tiny_model_dir, table, tmp_path / "run", resume=resume) == 2
+    found = f"found {name.split('/')[0]!r} in it; a run removes the folder at its end"
+    assert found in capsys.readouterr().err
+    assert file.read_text() == '{"years": "of work"}'
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"output": "made", "model": "made/model"}, "expected another folder than"),
+        ({"output": "made", "data": "made/rows.csv"}, "expected another folder than"),
+        ({"output": "made", "validation": "made/rows.csv"}, "expected another folder than"),
+        ({"output": "made", "registry": "made/rows.csv"}, "expected another folder than"),
+        (
+            {"output": "made", "networks": "made/networks.json", "mask_mode": "lesion"},
+            "expected another folder than",
+        ),
+        ({"output": "run/tuned", "checkpoints": "run"}, "neither in the output"),
+        ({"output": "run", "checkpoints": "run/state"}, "neither in the output"),
+        ({"output": "run", "checkpoints": "other/../run"}, "neither in the output"),
+        ({"output": "mine"}, "holds files that fnsft did not make; name another folder"),
+        ({"output": "mine/thesis.tex"}, "expected a folder or none, found a file"),
+    ],
+)
+def test_an_output_in_anothers_place_is_refused_before_anything_is_done(
+    tiny_model_dir: Path,
+    table: Path,
+    networks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "made"  # a stage's output: there is a manifest
+    shutil.copytree(tiny_model_dir, made / "model")
+    shutil.copy(table, made)
+    shutil.copy(networks, made / "networks.json")
+    write_json(manifest_path(made), {"stage": "train"})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    places = {"model": tiny_model_dir, "data": table} | settings
+    assert train(**places) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_in_the_place_of_the_graph_is_refused(
+    tiny_model_dir: Path,
+    data: Path,
+    graph: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    own = Path(shutil.copy(graph, made))
+    write_json(manifest_path(made), {"stage": "train"})
+    assert train(tiny_model_dir, data, made, **METHODS["collab"] | {"graph": own}) == 2
+    assert f"{made}: expected another folder than {own}" in capsys.readouterr().err
+    assert own.is_file()
 
 
 @pytest.mark.parametrize(
@@ -439,5 +592,23 @@ def test_answers_that_are_all_empty_are_refused(
     path = tmp_path / "rows.csv"
     write_csv(path, [row | {"answer": ""} for row in ROWS])
     assert train(tiny_model_dir, path, tmp_path / "run") == 2
-    assert "fnsft train: " in capsys.readouterr().err
+    assert "expected a row with an answer, found" in capsys.readouterr().err
     assert left_in(tmp_path) == ["rows.csv"]
+
+
+def test_a_disk_that_will_be_full_is_refused_before_the_first_step(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of two checkpoints with Adam's moments, the best epoch and the output."""
+    n_bytes = sum(tensor.nbytes for tensor in weights(tiny_model_dir).values())
+    usage = type("Usage", (), {"free": 8 * n_bytes - 1})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert train(tiny_model_dir, data, tmp_path / "run", max_steps=1) == 2
+    assert "expected room for" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+    usage.free += 1
+    assert train(tiny_model_dir, data, tmp_path / "run", max_steps=1) == 0

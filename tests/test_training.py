@@ -2,25 +2,31 @@
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import BASIC, first_samples, train, weights
-from transformers import AutoModelForCausalLM
+from runs import BASIC, first_samples, train, weights, write_prepared
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from fnsft.architectures import mlp_matrices
 from fnsft.artifacts.clusters import Clusters, read_clusters, write_clusters
 from fnsft.artifacts.graphs import read_graph
 from fnsft.artifacts.identity import model_identity
+from fnsft.artifacts.rows import numbered_rows
 from fnsft.artifacts.training import read_training
+from fnsft.config.stages import TrainSettings
+from fnsft.data.audit import audit
 from fnsft.data.tokens import IGNORED, Encoded, load_split, load_tokenizer
 from fnsft.masks.affinity import shuffled_labels
 from fnsft.masks.gradients import accumulate_gradients
 from fnsft.masks.selection import top_fraction
+from fnsft.training.arguments import trainer_arguments
 from fnsft.training.completion_loss import completion_loss
-from fnsft.training.finetuning import as_dataset
+from fnsft.training.finetuning import as_dataset, make_trainer
+from fnsft.training.processes import Processes
 
 
 def test_the_loss_is_on_the_completion_alone() -> None:
@@ -261,6 +267,59 @@ def test_training_samples_that_are_too_long_are_counted(
     notes = json.loads((tmp_path / "run.manifest.json").read_text())["notes"]
     assert notes["train_samples_left_out"] == too_long > 0
     assert f"{too_long} longer samples left out" in capsys.readouterr().err
+
+
+def test_the_audit_counts_the_labels_of_the_batches_that_train(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    """Padding, pieces of texts and the collator change neither labels nor samples."""
+    rows = [row for _, row in numbered_rows(data / "train.jsonl")]
+    texts = [{"prompt": "", "completion": "Ada has 3 apples. " * n} for n in (1, 9)]
+    folder = write_prepared(tmp_path, {"train": rows + texts})
+    tokenizer = load_tokenizer(tiny_model_dir)
+    split = load_split(folder / "train.jsonl", tokenizer, 40)
+    settings = TrainSettings(method="sft", micro_batch_size=3, batch_size=3)
+    n_samples = len(split.samples)
+    arguments = trainer_arguments(settings, tmp_path / "c", Processes(1, 0), n_samples)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    trainer = make_trainer(model, tokenizer, split.samples, settings, arguments)
+    seen = [labels for batch in trainer.get_train_dataloader() for labels in batch["labels"]]
+    n_learned = [int((labels != IGNORED).sum()) for labels in seen]
+    found = audit(split, tokenizer)
+    assert found.n_samples == len(seen) > len(rows) + 2
+    assert (found.supervised_min, found.supervised_max) == (min(n_learned), max(n_learned))
+    assert found.supervised_median == statistics.median(n_learned)
+    assert found.supervised_share == sum(n_learned) / split.n_tokens
+    ends = [int(labels[labels != IGNORED][-1]) == tokenizer.eos_token_id for labels in seen]
+    assert ends.count(False) == split.n_unfinished > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_samples_longer_than_the_models_positions_do_not_train(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    family: str,
+) -> None:
+    samples = load_split(data / "train.jsonl", load_tokenizer(tiny_model_dir), 1024).samples
+    positions = max(len(sample.ids) for sample in samples)
+    rows = [row for _, row in numbered_rows(data / "train.jsonl")]
+    rows.append({"prompt": rows[0]["prompt"], "completion": " 1" * positions})
+    few = write_prepared(tmp_path / "few", {"train": rows, "validation": rows})
+    model = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    config = AutoConfig.from_pretrained(model)
+    if family == "gpt2":
+        sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": positions}
+        config = GPT2Config(vocab_size=config.vocab_size, eos_token_id=2, bos_token_id=1, **sizes)
+    config.max_position_embeddings = positions
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    assert train(model, few, tmp_path / "run") == 0
+    notes = json.loads((tmp_path / "run.manifest.json").read_text())["notes"]
+    assert notes["train_samples_left_out"] == notes["validation_samples_left_out"] == 1
+    assert (
+        f"left out as longer than the model's {positions} positions: 1" in capsys.readouterr().err
+    )
 
 
 def test_the_curve_has_about_as_many_points_as_asked(

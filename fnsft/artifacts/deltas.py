@@ -1,12 +1,12 @@
 """What fine-tuning changed: the entries of a model that differ from its base.
 
-A delta is a folder: ``delta.safetensors`` and the tuned model's files that hold no weights. For
-every changed tensor the file holds ``<name>:values``, the changed entries' bits in the tuned
-model XOR those in its base as unsigned integers, and where they are: ``<name>:positions``, flat
-indices int32 (int64 beyond 2^31 entries) in increasing order, or ``<name>:bitmap``, one bit for
-each of the n entries, uint8 [ceil(n / 8)], the first bit the highest; whichever is smaller. Its
-metadata ``delta`` is JSON: of both models the SHA-256 of all tensors (:class:`.WeightsDigest`)
-and their types, and the base's ``config.json``.
+A delta is a folder: ``delta.safetensors`` and of the tuned model's other files those that may be
+passed on (:data:`.BESIDE`). For every changed tensor the file holds ``<name>:values``, the changed
+entries' bits in the tuned model XOR those in its base as unsigned integers, and where they are:
+``<name>:positions``, flat indices int32 (int64 beyond 2^31 entries) in increasing order, or
+``<name>:bitmap``, one bit for each of the n entries, uint8 [ceil(n / 8)], the first bit the
+highest; whichever is smaller. Its metadata ``delta`` is JSON: of both models the SHA-256 of all
+tensors (:class:`.WeightsDigest`) and their types, and the base's ``config.json``.
 
 The same file leads both ways, base ^ x = tuned and tuned ^ x = base, and the result's hash is
 compared before anything appears. Where the base is stored narrower (bfloat16 or float16, tuned
@@ -118,10 +118,11 @@ def write_delta(output: Path, base: ModelWeights, tuned: ModelWeights) -> DeltaS
 
 
 def apply_delta(delta: Path, source: ModelWeights, output: Path, *, revert: bool) -> int:
-    """Write the tuned model's folder from its base, or with ``revert`` the base's from it.
+    """Write the tuned model's folder from its base, or with ``revert`` the base's weights from it.
 
-    The tensors are those of the original, bit for bit; how they lie in files may differ.
-    Returns how many entries changed.
+    The tensors are those of the original, bit for bit; how they lie in files may differ. Beside
+    those of a base lie its own ``config.json`` and the tuned model's tokenizer. Returns how many
+    entries changed.
 
     Raises
     ------
@@ -258,8 +259,7 @@ def _copy_beside(delta: Path, source: Path, target: Path, base_config: str | Non
     """Copy what is no weights: all of the delta's, or for the base its own configuration."""
     if base_config is None:
         for path in beside_weights(delta):
-            if path.name != FILE:
-                shutil.copyfile(path, target / path.name)
+            shutil.copyfile(path, target / path.name)
         return
     (target / "config.json").write_text(base_config)
     copy_tokenizer(source, target)

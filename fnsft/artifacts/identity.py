@@ -17,7 +17,9 @@ def model_identity(folder: Path) -> str:
     and PEFT call them), its name, size and first and last MiB: enough to tell apart models of
     one shape, at a cost that does not grow with them.
     """
-    if not existing(folder).is_dir() or not (folder / "config.json").is_file():
+    if (existing(folder) / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: expected a model, found an adapter; fnsft merge it first")
+    if not folder.is_dir() or not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json")
     weights = sorted(folder.glob("*model*.safetensors"))
     if not weights:
@@ -36,10 +38,10 @@ def model_identity(folder: Path) -> str:
 def identity_of_input(path: Path) -> dict[str, str]:
     """Return the path and hash of a stage's input.
 
-    A model folder has its identity; what is larger than a GiB (activations, dense graphs) is
-    hashed in samples.
+    A model folder has its identity (a folder of data may hold a ``config.json`` too, but no
+    weights); what is larger than a GiB (activations, dense graphs) is hashed in samples.
     """
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() and any(path.glob("*model*.safetensors")):
         return {"path": str(path), "model": model_identity(path)}
     if size_of(existing(path)) > LARGE_BYTES:
         return {"path": str(path), "sampled_sha256": sampled_sha256_of(path)}

@@ -29,12 +29,10 @@ def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises
     ------
     InputError
-        When ``path`` is a folder with files that no stage made (there is no manifest beside
-        it), unless ``replace`` says that it may go.
+        As :func:`require_replaceable`, unless ``replace`` says that ``path`` may go.
     """
-    holds_files = path.is_dir() and any(file.is_file() for file in path.rglob("*"))
-    if holds_files and not replace and not manifest_path(path).exists():
-        raise InputError(f"{path}: holds files that fnsft did not make; name another folder")
+    if not replace:
+        require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -46,6 +44,13 @@ def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse a folder with files that no stage made: there is no manifest beside it."""
+    holds_files = path.is_dir() and any(file.is_file() for file in path.rglob("*"))
+    if holds_files and not manifest_path(path).exists():
+        raise InputError(f"{path}: holds files that fnsft did not make; name another folder")
 
 
 def _open_as_usual(path: Path) -> None:

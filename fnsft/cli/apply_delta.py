@@ -17,7 +17,9 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delta", type=Path, required=True, help="folder of fnsft export --format delta"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the other model")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the other model's weights"
+    )
 
 
 def run(arguments: argparse.Namespace, settings: DeltaSettings) -> None:
@@ -45,6 +47,6 @@ def run(arguments: argparse.Namespace, settings: DeltaSettings) -> None:
         )
         record.note(changed_entries=n_changed)
     print(
-        f"{arguments.output}: the {other} model, bit for bit; {n_changed:,} entries changed",
+        f"{arguments.output}: the {other} model's weights, bit for bit; {n_changed:,} changed",
         file=sys.stderr,
     )

@@ -10,9 +10,11 @@ from fnsft.errors import InputError
 
 if TYPE_CHECKING:
     from fnsft.artifacts.training import Run
+    from fnsft.evaluation.own_rows import OwnRows
 
 SETTINGS = EvaluateSettings
 BENCHMARKS = ("gsm8k", "exact", "cloze", "perplexity")
+PREPARED = ("gsm8k", "exact", "perplexity")
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,21 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cloze", type=Path, help="prompts with choices, an answer, a subject")
     parser.add_argument("--perplexity", type=Path, help="prepared split whose loss is taken")
+    own = parser.add_argument_group("rows that are not prepared")
+    own.add_argument(
+        "--rows",
+        type=Path,
+        help="rows in a file or folder (.json, .jsonl, .csv, .parquet, …; of several splits test), "
+        "written as the model was trained: their perplexity, and answers with --score",
+    )
+    own.add_argument("--preset", metavar="NAME|FILE", help="how the rows of a task are read")
+    own.add_argument("--columns", metavar="TEXT", help="fields, such as prompt=q,completion=a")
+    own.add_argument(
+        "--score",
+        choices=("none", "number", "exact"),
+        help="how answers are scored: not, the number after ####, or the whole text (default: "
+        "the preset's, else none)",
+    )
     parser.add_argument("--model-name", help="name of a base model (no training.json)")
     parser.add_argument("--task", help="task that a base model stands beside")
     parser.add_argument(
@@ -38,9 +55,10 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
     """Load the model once, measure every benchmark that was given, write the records."""
     files = {name: getattr(arguments, name) for name in BENCHMARKS}
     files = {name: path for name, path in files.items() if path is not None}
-    if not files:
-        listing = ", ".join(f"--{name}" for name in BENCHMARKS)
+    if not files and arguments.rows is None:
+        listing = ", ".join(f"--{name}" for name in (*BENCHMARKS, "rows"))
         raise InputError(f"expected at least one of {listing}, found none")
+    _require_apart(arguments)
     identity = identity_of(arguments)
 
     from fnsft.artifacts.forward_masks import FILE, read_forward_mask
@@ -57,8 +75,16 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
         )
     forward_mask = None if mask is None else settings.forward_mask
     inputs = {"model": arguments.model} | files
+    if arguments.rows is not None:
+        inputs["rows"] = arguments.rows
+    if arguments.preset and Path(arguments.preset).is_file():
+        inputs["preset"] = Path(arguments.preset)
     with recorded_stage(settings, inputs, arguments.output) as record:
-        result = evaluate(arguments.model, files, settings)
+        rows = _own_rows(arguments)
+        if rows is not None:
+            print(*rows.lines, sep="\n", file=sys.stderr)
+            record.note(preset=arguments.preset, **rows.notes)
+        result = evaluate(arguments.model, files, settings, rows)
         if result.answers:
             answers = arguments.output.with_name(f"{arguments.output.stem}.generations.jsonl")
             write_jsonl(answers, result.answers)
@@ -68,6 +94,30 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
     whole = [m for m in result.measurements if m.subset is None]
     listing = ", ".join(f"{m.benchmark} {m.metric} {m.value:.4g}" for m in whole)
     print(f"{arguments.output}: {identity.model} {identity.method}: {listing}", file=sys.stderr)
+
+
+def _require_apart(arguments: argparse.Namespace) -> None:
+    """Refuse prepared splits beside raw rows, flags of raw rows without any, rows as output."""
+    output, rows = arguments.output, arguments.rows
+    if rows is not None and output.resolve() == rows.resolve():
+        raise InputError(f"{output}: expected another file than --rows; name another output")
+    for name in PREPARED if rows is not None else ("preset", "columns", "score"):
+        if getattr(arguments, name) is not None:
+            found = "with" if rows is not None else "without"
+            what = "a prepared split" if name in PREPARED else "rows that are not prepared"
+            raise InputError(f"--{name}: is about {what}, found {found} --rows; leave it off")
+
+
+def _own_rows(arguments: argparse.Namespace) -> "OwnRows | None":
+    """Return the rows that are not prepared, written for the model, if there are any."""
+    if arguments.rows is None:
+        return None
+    from fnsft.config.presets import TaskPreset
+    from fnsft.evaluation.own_rows import read_own_rows
+
+    preset = TaskPreset.read(arguments.preset) if arguments.preset else None
+    columns, score = arguments.columns or "", arguments.score
+    return read_own_rows(arguments.rows, arguments.model, preset, columns, score)
 
 
 def identity_of(arguments: argparse.Namespace) -> "Run":

@@ -1,6 +1,7 @@
 """The ``fnsft`` command: finds the stage, reads its flags, reports bad input in one line."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import NoReturn
 from fnsft import __version__
 from fnsft.cli.flags import add_settings, read_settings
 from fnsft.errors import InputError
-from fnsft.hub.tokens import SECRET
+from fnsft.hub.tokens import SECRET, redacted
 
 # In the order of the data flow. A stage's module has SETTINGS, add_paths(parser) and
 # run(arguments, settings).
@@ -55,20 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     stage = arguments[0] if arguments and arguments[0] in STAGES else None
     parser = _parser(stage)
-    parsed = parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.refuse(unknown, arguments)
     module = _module(parsed.stage)
     try:
         settings = read_settings(parsed, module.SETTINGS) if module.SETTINGS else None
+        if (output := getattr(parsed, "output", None)) is not None and not output.name:
+            raise InputError(f"output: expected a new file or folder, found {str(output)!r}")
         module.run(parsed, settings)
-    except InputError as error:
-        print(f"fnsft {parsed.stage}: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        # A full disk, a missing permission: the user's to mend, and the message names the file.
-        print(f"fnsft {parsed.stage}: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        # A full disk, a missing permission are the user's to mend too. What stands where a name
+        # should, and is quoted, may be a token.
+        print(f"fnsft {parsed.stage}: {SECRET.sub('***', redacted(str(error)))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"fnsft {parsed.stage}: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -82,13 +88,23 @@ def _module(stage: str) -> ModuleType:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hides what looks like a token of the hub in the line about words that it does not know."""
+    """Says what is wrong with a command in one line, in which no token of the hub shows."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(SECRET.sub("***", message))
+        self.exit(2, f"{self.prog}: {SECRET.sub('***', message)}; see {self.prog} --help\n")
+
+    def refuse(self, unknown: Sequence[str], arguments: Sequence[str]) -> NoReturn:
+        """Refuse words that no stage takes, with the flag that is spelt most alike."""
+        stages = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        named = (stages.choices[word] for word in arguments if word in STAGES)
+        stage: argparse.ArgumentParser = next(named, self)
+        known = [flag for action in stage._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        stage.error(f"unknown argument {' '.join(unknown)}{hint}")
 
 
-def _parser(stage: str | None) -> argparse.ArgumentParser:
+def _parser(stage: str | None) -> _Parser:
     """Build the parser; only the named stage's module is imported."""
     parser = _Parser(
         prog="fnsft", description="Fine-tune language models and choose which neurons may change."

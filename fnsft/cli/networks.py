@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, settings: NetworksSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.networks import write_networks
-    from fnsft.data.tokens import load_samples, load_tokenizer
+    from fnsft.data.tokens import load_samples, load_tokenizer, stop_ids_of
     from fnsft.evaluation.loading import load_model
     from fnsft.neurons.decomposition import NetworksDidNotConverge
     from fnsft.neurons.discovery import analysed_widths, find_networks, layer_groups
@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace, settings: NetworksSettings) -> None:
     with recorded_stage(settings, inputs, output) as record:
         identity = model_identity(arguments.model)
         tokenizer = load_tokenizer(arguments.model)
-        datasets = [load_samples(path, tokenizer) for path in arguments.data]
+        stop_ids = stop_ids_of(arguments.model)
+        datasets = [load_samples(path, tokenizer, stop_ids) for path in arguments.data]
         model = load_model(arguments.model, settings.dtype)
         n_layers = len(analysed_widths(model, settings.site))
         n_networks = settings.n_components * len(layer_groups(settings, n_layers))

@@ -11,6 +11,7 @@ from fnsft.artifacts.storage import write_jsonl, written_whole
 from fnsft.config.presets import TaskPreset
 from fnsft.config.stages import PrepareSettings
 from fnsft.data.formats import ReadExamples, read_examples, without_annotations
+from fnsft.data.preparation import as_written
 from fnsft.data.splits import shared_prompts, split
 
 SETTINGS = PrepareSettings
@@ -40,7 +41,8 @@ def run(arguments: argparse.Namespace, settings: PrepareSettings) -> None:
                 rows = [example.row() for example in getattr(splits, field.name)]
                 write_jsonl(folder / f"{field.name}.jsonl", rows)
                 record.note(**{field.name: len(rows)})
-            write_prompt_format(folder, PromptFormat("basic", preset.preset.kind))
+            format = PromptFormat("basic", preset.preset.kind)
+            write_prompt_format(folder, as_written(format, splits.train))
         said = [line for found in read.values() for line in found.said]
         record.note(train_prompts_also_held_out=shared_prompts(splits), rows=said)
     for line in said:

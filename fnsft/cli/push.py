@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace, settings: PushSettings) -> None:
     print(f"{folder}: to {repo} ({visible}, {settings.revision}):", file=sys.stderr)
     for upload in uploads:
         print(f"  {upload.name}, {upload.n_bytes:,} bytes", file=sys.stderr)
+    if not arguments.dry_run or arguments.hub_token:
+        token = upload_token(arguments.hub_token, interactive=not arguments.dry_run)
     if arguments.dry_run:
         print(card)
         return
-    token = upload_token(arguments.hub_token, interactive=True)
     address = publish(uploads, repo, base, settings, token)
     print(f"{folder}: uploaded to {address}", file=sys.stderr)

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.storage import existing
     from fnsft.hub.models import local_model
-    from fnsft.training.checkpoints import is_claimed, require_ours, saved_checkpoint
+    from fnsft.training.checkpoints import clear, is_claimed, require_ours, saved_checkpoint
     from fnsft.training.files import RunFiles
     from fnsft.training.processes import Processes, launch
 
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         output=arguments.output,
         networks=arguments.networks,
     )
+    files.require_apart(arguments.validation, arguments.registry, arguments.networks, given)
     require_ours(files.checkpoints)
     if arguments.resume == "never":
         _start_anew(files.checkpoints, processes.n)
@@ -61,19 +62,20 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
             f"{files.checkpoints}: resume: expected a checkpoint to go on from, found none; leave "
             "--resume off to start anew"
         )
-    others = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
+    before = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
+    shared = arguments.processes > 1 and processes.n == 1
     try:
         files = dataclasses.replace(files, data=_prepared(source, files, processes.n))
         if wanted and given is None:
             given = _made_structure(files, settings, processes.n)
-        if arguments.processes > 1 and processes.n == 1:
-            launch(arguments.processes, _words(arguments, settings, files, wanted, given))
-            return
-        _train(arguments, settings, files, wanted, given)
+        if not shared:
+            _train(arguments, settings, files, wanted, given)
     except InputError:
         if processes.is_main:
-            _clear(files.checkpoints, others)
+            clear(files.checkpoints, before)
         raise
+    if shared:  # of these the main one clears; whatever ends them all may be no fault of the input
+        launch(arguments.processes, _words(arguments, settings, files, wanted, given))
 
 
 def _train(
@@ -100,6 +102,8 @@ def _train(
         inputs["networks"] = files.networks
     resume_from = claim(files.checkpoints, settings, inputs, processes.is_main)
     files = dataclasses.replace(files, resume_from=resume_from)
+    if resume_from is not None and processes.is_main:
+        print(f"going on from {resume_from}", file=sys.stderr)
     identity = _identity(arguments, settings)
     with recorded_stage(settings, inputs, files.output, processes.is_main) as record:
         done = fine_tune(files, settings, graph, identity, record, processes)
@@ -160,18 +164,6 @@ def _require_one(n_processes: int, what: str) -> None:
 def _start_anew(checkpoints: Path, n_processes: int) -> None:
     _require_one(n_processes, "--resume never: use fnsft train --processes")
     shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-def _clear(checkpoints: Path, others: set[Path] | None) -> None:
-    """Remove what bad input leaves behind: all, if there is nothing to resume from.
-
-    Of the folder of an earlier run, what this one has added beside its files (``others``).
-    """
-    if not list(checkpoints.glob("checkpoint-*")):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    elif others is not None:
-        for path in {*checkpoints.glob("data-*"), *checkpoints.glob("graph")} - others:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _name(arguments: argparse.Namespace, source: "Source") -> None:

@@ -5,7 +5,6 @@ compares the two.
 """
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from fnsft.config.catalogues import (
     TableEntry,
     TaskEntry,
 )
-from fnsft.config.settings import FieldType, Settings, fields_of
+from fnsft.config.settings import FieldType, Settings, fields_of, nearest
 from fnsft.config.stages import (
     CaptureSettings,
     ClusterSettings,
@@ -104,9 +103,7 @@ def _in_words(error: Any) -> str:
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         key = next(k for k in error.instance if k not in known)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-        return f"{where}: unknown key {key!r}; {hint}"
+        return f"{where}: unknown key {key!r}; {nearest(key, known)}"
     if error.validator == "required":
         return f"{where}: {error.message}"
     return (

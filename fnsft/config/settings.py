@@ -5,6 +5,7 @@ help, its default, the range that is enforced, the schema's entry) is derived fr
 """
 
 import dataclasses
+import difflib
 import shlex
 import types
 import typing
@@ -69,9 +70,9 @@ class Settings:
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any], where: str) -> Self:
         """Build from a YAML mapping; unknown keys and wrong values raise ``InputError``."""
-        unknown = set(mapping) - set(fields_of(cls))
-        if unknown:
-            raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}")
+        known = list(fields_of(cls))
+        if unknown := sorted(map(str, set(mapping) - set(known))):
+            raise InputError(f"{where}: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
         try:
             return cls(**mapping)
         except InputError as error:
@@ -92,6 +93,12 @@ class Settings:
 def fields_of(cls: type[Settings]) -> dict[str, dataclasses.Field[Any]]:
     """Map a settings class's field names to its fields, in order of declaration."""
     return {field.name: field for field in dataclasses.fields(cls)}
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Put into words which known one is spelt most like a word, or which there are."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
 
 
 def flag_of(name: str) -> str:

@@ -27,11 +27,15 @@ class Audit:
     n_left_out: int
     longest_left_out_tokens: int
     max_tokens: int
+    in_positions: bool
     n_texts_cut: int
     n_unfinished: int
 
     def lines(self) -> list[str]:
         """Put the counts into words, a line for each finding."""
+        limit, remedy = f"max_tokens={self.max_tokens:,}", "; raise --max-tokens to keep them"
+        if self.in_positions:
+            limit, remedy = f"the model's {self.max_tokens:,} positions", ""
         lines = [
             f"samples: {self.n_samples:,}; loss on {self.supervised_min:,} / "
             f"{self.supervised_median:,g} / {self.supervised_max:,} tokens of each "
@@ -39,12 +43,12 @@ class Audit:
         ]
         if self.n_left_out:
             lines.append(
-                f"left out as longer than max_tokens={self.max_tokens:,}: {self.n_left_out:,}, the "
-                f"longest has {self.longest_left_out_tokens:,}; raise --max-tokens to keep them"
+                f"left out as longer than {limit}: {self.n_left_out:,}, the longest has "
+                f"{self.longest_left_out_tokens:,}{remedy}"
             )
         if self.n_texts_cut:
             lines.append(
-                f"texts longer than max_tokens={self.max_tokens:,}: {self.n_texts_cut:,}, cut into "
+                f"texts longer than {limit}: {self.n_texts_cut:,}, cut into "
                 f"{self.n_texts_cut + self.n_unfinished:,} pieces"
             )
         if self.n_stop_only:
@@ -98,6 +102,7 @@ def audit(split: EncodedSplit, tokenizer: "PreTrainedTokenizerBase") -> Audit:
         n_left_out=split.n_left_out,
         longest_left_out_tokens=split.longest_left_out,
         max_tokens=split.max_tokens,
+        in_positions=split.in_positions,
         n_texts_cut=split.n_texts_cut,
         n_unfinished=split.n_unfinished,
     )

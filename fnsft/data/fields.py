@@ -1,14 +1,15 @@
 """Text out of rows: templates whose ``{fields}`` a row fills in.
 
 A field is named by its path, ``answers.text.0`` or ``question``, and ``{output|response}`` is
-the first of several that a row has and that is not null. Nothing is evaluated: what stands in
-data is never a template.
+the first of several that a row has and that is neither null nor blank. Nothing is evaluated:
+what stands in data is never a template.
 """
 
 import json
 import math
 import numbers
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,11 +22,15 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class FieldTemplate:
-    """A template of a sample's part; ``values`` name the integers of fields that are labels."""
+    """A template of a sample's part; ``values`` name the integers of fields that are labels.
+
+    ``remedy`` turns the path of a text into the flags that name it as the part.
+    """
 
     part: Literal["prompt", "completion", "context"]
     template: str
     values: Values
+    remedy: Callable[[str], str]
 
     def __post_init__(self) -> None:
         if set("{}") & set("".join(_FIELD.split(self.template)[::2])) or "" in self.fields:
@@ -62,7 +67,7 @@ class FieldTemplate:
             raise InputError(
                 f"{where}: expected the field {names!r}, found {', '.join(row) or 'no field'}"
             )
-        filled = {name: value for name, value in present.items() if not _is_null(value)}
+        filled = {name: value for name, value in present.items() if not _is_blank(value)}
         if not filled:
             return None
         name, value = next(iter(filled.items()))
@@ -73,9 +78,7 @@ class FieldTemplate:
         if isinstance(value, numbers.Number):
             return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
         inner = path_to_text(name, value)
-        remedy = (
-            f"name what it is, such as --columns {self.part}={inner}" if inner else "write text"
-        )
+        remedy = f"name what it is, such as {self.remedy(inner)}" if inner else "write text"
         raise InputError(
             f"{where}: {self.part}: expected text in the field {name!r}, found {value!r:.60}; "
             f"{remedy}"
@@ -117,7 +120,9 @@ def is_in(row: dict[str, Any], path: str) -> bool:
     return value_at(row, path) is not _MISSING
 
 
-def _is_null(value: Any) -> bool:
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -23,14 +23,14 @@ def rows_of(name: str, settings: DataSettings, registry: Path | None = None) -> 
     name
         An existing file or folder; else a name in the registry; else ``org/name`` on the hub.
     settings
-        Configuration, revision and split on the hub, and whether rows stream from it.
+        Configuration and revision on the hub, and whether rows stream from it.
     registry
         A registry (see :mod:`fnsft.hub.registry`); ``data/registry.yaml`` when absent.
 
     Raises
     ------
     InputError
-        When none has it, access is refused, or there is no such configuration or split.
+        When none has it, access is refused, or there is no such configuration.
     """
     if Path(name).exists():
         return read_rows_by_split(Path(name))
@@ -65,11 +65,6 @@ def hub_rows(name: str, settings: DataSettings) -> dict[str, Rows]:
     """
     what, token = f"data set {name}", find_token()
     found = _load(what, settings, token)
-    if settings.data_split not in found:
-        splits = ", ".join(map(str, found))
-        raise InputError(
-            f"{what}: expected one of the splits {splits}, found {settings.data_split!r}"
-        )
     return {str(split): _rows(what, str(split), rows, token) for split, rows in found.items()}
 
 

@@ -9,7 +9,7 @@ import functools
 import itertools
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Preparation:
     summary: tuple[str, ...]
     samples: tuple[Example, ...]
     tokenizer: "PreTrainedTokenizerBase"
+    stop_ids: frozenset[int]
     notes: dict[str, Any]
 
     def lines(self, terminal: bool | None = None) -> list[str]:
@@ -60,7 +61,7 @@ class Preparation:
         lines = list(self.summary)
         for number, example in enumerate(self.samples, start=1):
             lines.append(f"--- training sample {number} ---")
-            lines += shown(self.tokenizer, example, styled)
+            lines += shown(self.tokenizer, example, styled, self.stop_ids)
         return lines
 
 
@@ -71,6 +72,7 @@ def prepare(
     settings: DataSettings,
     tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
+    stop_ids: Iterable[int] = (),
 ) -> Preparation:
     """Write ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``prompt_format.json``.
 
@@ -85,6 +87,8 @@ def prepare(
         By split.
     validation
         Rows of a file of their own, which validate in place of any split.
+    stop_ids
+        Of the model (:func:`fnsft.data.tokens.stop_ids_of`), for the samples that are shown.
 
     Raises
     ------
@@ -110,11 +114,11 @@ def prepare(
         random.Random(settings.data_seed).shuffle(found.kept)
         write_jsonl(partial / "train.jsonl", (example.row() for example in found.kept))
         write_jsonl(partial / "validation.jsonl", (example.row() for example in held_out))
-        write_prompt_format(partial, _as_written(train.format, found.kept))
-    return _told(splits, found, len(held_out), settings)
+        write_prompt_format(partial, as_written(train.format, found.kept))
+    return _told(splits, found, len(held_out), settings, frozenset(stop_ids))
 
 
-def _as_written(format: PromptFormat, examples: Sequence[Example]) -> PromptFormat:
+def as_written(format: PromptFormat, examples: Sequence[Example]) -> PromptFormat:
     """Note how plain prompts and answers meet, which depends on the answers."""
     if (format.template, format.kind) != ("basic", "plain"):
         return format
@@ -139,7 +143,13 @@ class _Split:
 
     @functools.cached_property
     def reader(self) -> Reader:
-        return reader_of(self.rows, self.preset, self.settings.columns)
+        reader, kind = reader_of(self.rows, self.preset, self.settings.columns), self.format.kind
+        if reader.schema.kind != kind:
+            raise InputError(
+                f"{self.rows.where}: expected rows of the kind that trains, {kind}, found "
+                f"{reader.described}; name the same fields in both, or say which with --columns"
+            )
+        return reader
 
     def groups(self) -> Iterator[tuple[int, Group]]:
         """Yield the numbers and rendered samples of all rows that have any."""
@@ -166,6 +176,8 @@ class _Split:
         if self.refused:
             return [f"{where}: left out ({self.refused})"]
         lines = [f"{where}: {self.n_rows:,} rows, {self.reader.described}", *self.rows.said]
+        if self.reader.unused:
+            lines.append(f"{self.name}: not used: the fields {', '.join(self.reader.unused)}")
         if self.reader.left_out:
             lines.append(f"{self.name}: left out {self.reader.omitted()}")
         return lines
@@ -179,6 +191,7 @@ class _Split:
             "rows": self.n_rows,
             "rows_used": self.n_used,
             "read_as": self.reader.described,
+            "fields_not_used": list(self.reader.unused),
             "left_out": {
                 reason: {"rows": count, "first_row": first}
                 for reason, (count, first) in self.reader.left_out.items()
@@ -200,14 +213,15 @@ def _splits(
     if validation is None and roles.validation:
         validation = rows[roles.validation]
     train = rows[roles.train]
-    kind = reader_of(train, preset, settings.columns).schema.kind
-    format = choose_format(settings.template, kind, settings.system, tokenizer)
+    reader = reader_of(train, preset, settings.columns)
+    format = choose_format(settings.template, reader.schema.kind, settings.system, tokenizer)
 
     def opened(name: str, rows: Rows, n_streamed: int | None) -> _Split:
         limit = n_streamed if settings.streaming else None
         return _Split(name, rows, preset, settings, tokenizer, format, limit)
 
     splits = {"train": opened("train", train, settings.max_samples)}
+    splits["train"].reader = reader
     if validation is not None:
         cap = settings.max_validation_samples
         splits["validation"] = opened("validation", validation, cap)
@@ -234,7 +248,8 @@ def _drawn_apart(
             )
         n_wanted = max(1, round(settings.validation_fraction * train.n_used))
         n_held = n_held_out(pool, min(n_wanted, len(pool) - 1), cap)
-        held_out, training = pool[:n_held], pool[n_held:][:n]
+        # A trial on a few rows does not validate on more.
+        held_out, training = pool[:n_held][:n], pool[n_held:][:n]
     return list(itertools.chain(*training)), list(itertools.chain(*held_out))
 
 
@@ -256,7 +271,11 @@ def _write_test(test: _Split, path: Path) -> set[bytes]:
 
 
 def _told(
-    splits: dict[str, _Split], found: Compared, n_validation: int, settings: DataSettings
+    splits: dict[str, _Split],
+    found: Compared,
+    n_validation: int,
+    settings: DataSettings,
+    stop_ids: frozenset[int],
 ) -> Preparation:
     """Put what was found into lines and notes."""
     train = splits["train"]
@@ -284,7 +303,8 @@ def _told(
         "train_samples_with_repeated_prompt": found.n_repeats,
         "splits": {name: split.notes() for name, split in splits.items()},
     }
-    return Preparation(tuple(summary), tuple(found.kept[:N_SHOWN]), train.tokenizer, notes)
+    samples = tuple(found.kept[:N_SHOWN])
+    return Preparation(tuple(summary), samples, train.tokenizer, stop_ids, notes)
 
 
 def _reason(format: PromptFormat) -> str:

@@ -1,6 +1,7 @@
 """Rows to samples, by a schema: which fields are the prompt, the answer and what goes with them."""
 
-from dataclasses import dataclass, field
+import functools
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from fnsft.config.presets import Preset
@@ -23,6 +24,12 @@ class Schema:
     def of(cls, preset: Preset) -> Self:
         """Return what a preset says."""
         return cls(preset.kind, preset.prompt, preset.completion, preset.context)
+
+    @property
+    def fields(self) -> list[str]:
+        """All fields that it reads; of a conversation also a system message beside the turns."""
+        system = ["system"] if self.kind == "conversation" else []
+        return fields_of(self.prompt + self.completion + self.context) + system
 
     @property
     def needed(self) -> list[str]:
@@ -51,19 +58,33 @@ class Schema:
 class Reader:
     """Turns rows into samples, and counts those that give none.
 
-    ``left_out`` maps a reason to how many rows it holds for and the number of the first one.
+    ``left_out`` maps a reason to how many rows it holds for and the number of the first one;
+    ``unused`` are fields that rows have and that go into no sample.
     """
 
     where: str
     schema: Schema
     values: Values = field(default_factory=dict)
     name: str = ""
+    unused: tuple[str, ...] = ()
     left_out: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._prompt = FieldTemplate("prompt", self.schema.prompt, self.values)
-        self._completion = FieldTemplate("completion", self.schema.completion, self.values)
-        self._context = FieldTemplate("context", self.schema.context, self.values)
+        self._prompt = self._template("prompt", self.schema.prompt)
+        self._completion = self._template("completion", self.schema.completion)
+        self._context = self._template("context", self.schema.context)
+
+    def _template(
+        self, part: Literal["prompt", "completion", "context"], template: str
+    ) -> FieldTemplate:
+        remedy = functools.partial(self._columns, part)
+        return FieldTemplate(part, template, self.values, remedy)
+
+    def _columns(self, part: str, path: str) -> str:
+        """Return the flags that read a part from a path, and the others as before."""
+        if self.name:  # a preset says the others
+            return f"--columns {part}={path}"
+        return replace(self.schema, **{part: f"{{{path}}}"}).columns()  # type: ignore[arg-type]
 
     @property
     def described(self) -> str:

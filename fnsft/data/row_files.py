@@ -25,10 +25,11 @@ SPLITS = {
     "test": "test",
 }
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
-# JSON that lies beside models and data and holds no rows.
+# What lies beside models and data and holds no rows, by the names that programs give it.
 NO_ROWS = re.compile(
-    r"(.*[._])?(manifest|config|index|tokenizer|map|vocab|processor|infos?|state|metrics)\.json"
-    r"|(training|prompt_format|package|vocab|merges|requirements|licen[cs]e|readme)\.(json|txt)"
+    r"(.*\.)?(manifest|index)\.json|(.*_)?config\.json|(trainer_)?state\.json"
+    r"|(dataset_infos?|tokenizer|special_tokens_map|vocab|metrics|training|prompt_format|package)\.json"
+    r"|(vocab|merges|requirements|licen[cs]e|readme)\.txt"
 )
 
 

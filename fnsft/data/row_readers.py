@@ -48,7 +48,7 @@ def cells(path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
     lines = (line for _, line in numbered_lines(path))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next(reader, [])]
         _check_header(header, path, delimiter)
         for number, record in enumerate((cells for cells in reader if cells), start=1):
             if len(record) > len(header):

@@ -56,7 +56,9 @@ def reader_of(rows: Rows, preset: TaskPreset | None, columns: str) -> Reader:
     values = {} if preset is None else preset.values
     if schema is None:
         schema = _recognised(first, rows.where)
-    return Reader(rows.where, schema, values, name)
+    used = {part for path in schema.fields for part in (path, path.split(".")[0])}
+    unused = [field for field in _fields_of_rows(row for _, row in first) if field not in used]
+    return Reader(rows.where, schema, values, name, tuple(unused))
 
 
 def _named_columns(

@@ -1,6 +1,7 @@
 """Samples as the model will see them, in lines for people."""
 
 import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fnsft.data.formats import Example
@@ -13,13 +14,19 @@ LONGEST = 800  # characters of a part that are shown whole
 DIM, BOLD, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
-def shown(tokenizer: "PreTrainedTokenizerBase", example: Example, terminal: bool) -> list[str]:
+def shown(
+    tokenizer: "PreTrainedTokenizerBase",
+    example: Example,
+    terminal: bool,
+    stop_ids: Iterable[int] = (),
+) -> list[str]:
     """Return the prompt and the answer of a sample, each line with its part's name.
 
     Both are decoded from their token ids, special tokens included; long ones lose their
-    middle. On a terminal the prompt is dim and the answer bold.
+    middle. On a terminal the prompt is dim and the answer bold. ``stop_ids`` end answers
+    beside the tokenizer's end of sequence.
     """
-    encoded = encode(tokenizer, example)
+    encoded = encode(tokenizer, example, stop_ids)
     lines = []
     for part, ids, style in (
         ("prompt", encoded.prompt_ids, DIM),

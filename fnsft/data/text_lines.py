@@ -75,8 +75,9 @@ def _is_utf16(start: bytes, path: Path) -> bool:
 
 def _not_utf8(where: str, byte: int, place: int) -> InputError:
     return InputError(
-        f"{where}: expected UTF-8, found the byte 0x{byte:02X} at its byte {place}; convert the "
-        "file: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW (or from its real encoding)"
+        f"{where}: expected UTF-8, found the byte 0x{byte:02X} at its byte {place}; if the whole "
+        "file is in another encoding, convert it (iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW), else "
+        "mend this line"
     )
 
 

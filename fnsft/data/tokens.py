@@ -40,7 +40,8 @@ class EncodedSplit:
     """The samples of a split that are not too long, and how many were left out.
 
     ``n_unfinished`` of the samples are pieces of ``n_texts_cut`` texts that go on in the next
-    piece: they alone end without a token of ``stop_ids``.
+    piece: they alone end without a token of ``stop_ids``. ``in_positions`` says that
+    ``max_tokens`` is as many as the model has positions, and less than was asked for.
     """
 
     samples: list[Encoded]
@@ -50,6 +51,7 @@ class EncodedSplit:
     n_texts_cut: int = 0
     n_unfinished: int = 0
     stop_ids: frozenset[int] = frozenset()
+    in_positions: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -81,6 +83,16 @@ def stop_ids_of(folder: Path) -> frozenset[int]:
     path = folder / "generation_config.json"
     found = read_json(path).get("eos_token_id") if path.is_file() else None
     return frozenset(found if isinstance(found, list) else [] if found is None else [found])
+
+
+def positions_of(folder: Path) -> int | None:
+    """Return how many tokens a model has positions for, None where its folder does not say."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():  # an adapter's
+        return None
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +185,13 @@ def load_split(
     tokenizer: "PreTrainedTokenizerBase",
     max_tokens: int,
     stop_ids: Iterable[int] = (),
+    positions: int | None = None,
 ) -> EncodedSplit:
     """Tokenise a prepared split.
 
-    Samples of more than ``max_tokens`` are left out, never cut, unless they have no prompt:
-    such texts become pieces. ``stop_ids`` end answers beside the tokenizer's end of sequence.
+    Samples of more than ``max_tokens``, or the model's ``positions``, are left out, never cut,
+    unless they have no prompt: such texts become pieces. ``stop_ids`` end answers beside the
+    tokenizer's end of sequence.
 
     Raises
     ------
@@ -186,6 +200,9 @@ def load_split(
         which nothing is left.
     """
     encoder = Encoder.of(tokenizer, stop_ids)
+    in_positions = False
+    if positions is not None and positions < max_tokens:
+        max_tokens, in_positions = positions, True
     kept: list[Encoded] = []
     left_out: list[int] = []  # tokens
     n_texts_cut = n_unfinished = 0
@@ -205,11 +222,15 @@ def load_split(
             kept += pieces
     if not kept:
         found = (
-            f"the shortest of {len(left_out)} has {min(left_out)}" if left_out else "an empty file"
+            f"the shortest of {len(left_out)} has {min(left_out)}; raise max_tokens"
+            if left_out
+            else "an empty file"
         )
-        raise InputError(
-            f"{path}: expected a sample of at most max_tokens={max_tokens} tokens, found {found}"
-        )
+        limit = f"max_tokens={max_tokens} tokens"
+        if in_positions:
+            limit = f"{max_tokens} tokens, the model's positions"
+            found = found.replace("raise max_tokens", "use another model or shorter samples")
+        raise InputError(f"{path}: expected a sample of at most {limit}, found {found}")
     return EncodedSplit(
         kept,
         len(left_out),
@@ -218,12 +239,14 @@ def load_split(
         n_texts_cut,
         n_unfinished,
         encoder.stop_ids,
+        in_positions,
     )
 
 
 def load_split_of(model: Path, path: Path, max_tokens: int) -> EncodedSplit:
     """Tokenise a prepared split as the model in a folder is trained on it."""
-    return load_split(path, load_tokenizer(model), max_tokens, stop_ids_of(model))
+    tokenizer = load_tokenizer(model)
+    return load_split(path, tokenizer, max_tokens, stop_ids_of(model), positions_of(model))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +254,7 @@ class LazySamples(Sequence[tuple[int, ...]]):
     """All tokens of every sample; each is tokenised when it is asked for, since few may be."""
 
     sources: list[str | Example]
-    tokenizer: "PreTrainedTokenizerBase"
+    encoder: Encoder
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -239,14 +262,17 @@ class LazySamples(Sequence[tuple[int, ...]]):
     def __getitem__(self, index: Any) -> Any:
         source = self.sources[index]
         if isinstance(source, Example):
-            return encode(self.tokenizer, source).ids
-        return tuple(self.tokenizer(source)["input_ids"])
+            return self.encoder.encode(source).ids
+        return tuple(self.encoder.tokenizer(source)["input_ids"])
 
 
-def load_samples(path: Path, tokenizer: "PreTrainedTokenizerBase") -> LazySamples:
+def load_samples(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", stop_ids: Iterable[int] = ()
+) -> LazySamples:
     """Read the samples of a prepared split, of rows with a ``text``, or of the lines of a .txt.
 
-    A row has ``prompt`` and ``completion`` and nothing else, or ``text`` and anything else.
+    A row has ``prompt`` and ``completion`` and nothing else, or ``text`` and anything else;
+    ``stop_ids`` end completions beside the tokenizer's end of sequence.
     Texts are tokenised as the tokenizer does by itself; blank lines of a .txt are no samples.
 
     Raises
@@ -263,7 +289,7 @@ def load_samples(path: Path, tokenizer: "PreTrainedTokenizerBase") -> LazySample
         sources = [_source(row, f"{path} line {n}") for n, row in numbered_rows(path)]
     if not sources:
         raise InputError(f"{path}: expected at least one sample, found none")
-    return LazySamples(sources, tokenizer)
+    return LazySamples(sources, Encoder.of(tokenizer, stop_ids))
 
 
 def _source(row: Any, where: str) -> str | Example:

@@ -1,7 +1,7 @@
 """All benchmarks of one model, which is loaded once."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,19 @@ from fnsft.artifacts.records import Measurement
 from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.config.stages import EvaluateSettings
 from fnsft.data.formats import Example
-from fnsft.data.tokens import EncodedSplit, Encoder, encode, load_split, load_tokenizer, stop_ids_of
+from fnsft.data.tokens import (
+    EncodedSplit,
+    Encoder,
+    load_split,
+    load_tokenizer,
+    positions_of,
+    stop_ids_of,
+)
 from fnsft.errors import InputError
 from fnsft.evaluation import cloze, exact, gsm8k, perplexity
-from fnsft.evaluation.generation import Generation, generate
+from fnsft.evaluation.generation import Generation, generate, stop_ids
 from fnsft.evaluation.loading import load_model
+from fnsft.evaluation.own_rows import OwnRows, encoded, require_room
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.merging import adapter_base
 
@@ -43,14 +51,21 @@ class Benchmarks:
     questions: Sequence[Example] = ()
 
 
-def evaluate(folder: Path, files: dict[str, Path], settings: EvaluateSettings) -> Evaluation:
+def evaluate(
+    folder: Path, files: dict[str, Path], settings: EvaluateSettings, rows: OwnRows | None = None
+) -> Evaluation:
     """Measure the model in ``folder`` on the given files of gsm8k, exact, cloze and perplexity.
 
-    Files are read before the model is loaded, so that a bad row costs no time.
+    ``rows`` that are not prepared take the place of gsm8k, exact and perplexity. All is read
+    before the model is loaded, so that a bad row costs no time.
     """
     tokenizer = load_tokenizer(folder)
-    stop_ids = stop_ids_of(adapter_base(folder) or folder)
-    benchmarks = read_benchmarks(files, tokenizer, settings, stop_ids)
+    base = adapter_base(folder) or folder
+    encoder = Encoder.of(tokenizer, stop_ids_of(base))
+    positions = positions_of(base) if (base / "config.json").is_file() else None
+    benchmarks = read_benchmarks(files, tokenizer, settings, encoder.stop_ids, positions)
+    if rows is not None:
+        benchmarks = with_rows(benchmarks, rows, encoder, settings, positions)
     model = load_model(folder, settings.dtype, settings.forward_mask)
     return measure(model, tokenizer, benchmarks, settings)
 
@@ -60,20 +75,45 @@ def read_benchmarks(
     tokenizer: PreTrainedTokenizerBase,
     settings: EvaluateSettings,
     stop_ids: Iterable[int] = (),
+    positions: int | None = None,
 ) -> Benchmarks:
     """Read the given files of gsm8k, exact, cloze and perplexity.
 
-    ``stop_ids`` end completions beside the tokenizer's end of sequence.
+    ``stop_ids`` end completions beside the tokenizer's end of sequence, and samples longer than
+    the model's ``positions`` are left out.
     """
-    problems = read_problems(files["gsm8k"], settings.gsm8k_limit) if "gsm8k" in files else []
+    problems: list[Example] = []
+    if "gsm8k" in files:
+        problems = scored_problems(_read_examples(files["gsm8k"], settings.gsm8k_limit))
     questions: list[Example] = []
     if "exact" in files:
-        questions = read_questions(files["exact"], tokenizer, settings.exact_limit)
+        encoder = Encoder.of(tokenizer, stop_ids)
+        questions = scored_questions(_read_examples(files["exact"], settings.exact_limit), encoder)
     items = cloze.read_cloze(files["cloze"]) if "cloze" in files else []
     split = None
     if "perplexity" in files:
-        split = load_split(files["perplexity"], tokenizer, settings.max_tokens, stop_ids)
+        split = load_split(files["perplexity"], tokenizer, settings.max_tokens, stop_ids, positions)
     return Benchmarks(problems, items, split, questions)
+
+
+def with_rows(
+    benchmarks: Benchmarks,
+    rows: OwnRows,
+    encoder: Encoder,
+    settings: EvaluateSettings,
+    positions: int | None,
+) -> Benchmarks:
+    """Add rows that are not prepared: their perplexity, and answers as they are scored."""
+    longest = min(settings.max_tokens, positions or settings.max_tokens)
+    benchmarks = replace(benchmarks, split=encoded(rows, encoder, longest))
+    if rows.score == "none":
+        return benchmarks
+    number = rows.score == "number"
+    asked = rows.samples[: settings.gsm8k_limit if number else settings.exact_limit]
+    require_room(asked, encoder, positions and positions - settings.max_new_tokens)
+    if number:
+        return replace(benchmarks, problems=scored_problems(asked))
+    return replace(benchmarks, questions=scored_questions(asked, encoder))
 
 
 def measure(
@@ -84,10 +124,11 @@ def measure(
 ) -> Evaluation:
     """Measure a loaded model on every benchmark that is there."""
     result = Evaluation()
+    encoder = Encoder.of(tokenizer, stop_ids(model, tokenizer))
     if benchmarks.problems:
-        _answer_problems(result, model, tokenizer, benchmarks.problems, settings)
+        _answer_problems(result, model, encoder, benchmarks.problems, settings)
     if benchmarks.questions:
-        _answer_questions(result, model, tokenizer, benchmarks.questions, settings)
+        _answer_questions(result, model, encoder, benchmarks.questions, settings)
     if benchmarks.items:
         scores = cloze.log_probabilities(model, benchmarks.items, tokenizer, settings.batch_size)
         result.measurements += cloze.measure(benchmarks.items, scores)
@@ -99,35 +140,31 @@ def measure(
     return result
 
 
-def read_problems(path: Path, limit: int | None) -> list[Example]:
-    """Read the first ``limit`` problems of a prepared split; each has a gold number."""
-    problems = _read_examples(path, limit)
-    for where, problem in problems.items():
+def scored_problems(problems: Sequence[tuple[str, Example]]) -> list[Example]:
+    """Return the problems, of which each has a gold number."""
+    for where, problem in problems:
         if gsm8k.gold_answer(problem.completion) is None:
             raise InputError(
                 f"{where}: completion: expected a number after ####, "
                 f"found {problem.completion[-60:]!r}"
             )
-    return list(problems.values())
+    return [problem for _, problem in problems]
 
 
-def read_questions(
-    path: Path, tokenizer: PreTrainedTokenizerBase, limit: int | None
-) -> list[Example]:
-    """Read the first ``limit`` samples of a prepared split; each has an answer."""
-    questions = _read_examples(path, limit)
-    for where, question in questions.items():
-        if not answer_of(question, tokenizer).strip():
+def scored_questions(questions: Sequence[tuple[str, Example]], encoder: Encoder) -> list[Example]:
+    """Return the questions, of which each has an answer."""
+    for where, question in questions:
+        if not answer_of(question, encoder).strip():
             raise InputError(f"{where}: completion: expected an answer, found none")
-    return list(questions.values())
+    return [question for _, question in questions]
 
 
-def _read_examples(path: Path, limit: int | None) -> dict[str, Example]:
-    """Read the first samples of a prepared split, by where each stands."""
-    examples = {}
+def _read_examples(path: Path, limit: int | None) -> list[tuple[str, Example]]:
+    """Read the first samples of a prepared split, each with where it stands."""
+    examples = []
     for number, row in islice(numbered_rows(path), limit):
         where = f"{path} line {number}"
-        examples[where] = typed_row(Example, row, where)
+        examples.append((where, typed_row(Example, row, where)))
     if not examples:
         raise InputError(f"{path}: expected at least one problem, found none")
     return examples
@@ -136,13 +173,13 @@ def _read_examples(path: Path, limit: int | None) -> dict[str, Example]:
 def _answer_problems(
     result: Evaluation,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     problems: Sequence[Example],
     settings: EvaluateSettings,
 ) -> None:
     """Answer GSM8K problems, and read the number that each answer ends on."""
-    answers = _answers(model, tokenizer, problems, settings, _NEXT_PROBLEM)
-    golds = [answer_of(problem, tokenizer) for problem in problems]
+    answers = _answers(model, encoder, problems, settings, _NEXT_PROBLEM)
+    golds = [answer_of(problem, encoder) for problem in problems]
     scored = [gsm8k.score(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
     steps = [gsm8k.step_count(problem.completion) for problem in problems]
     result.measurements += gsm8k.measure(scored, steps)
@@ -157,13 +194,13 @@ def _answer_problems(
 def _answer_questions(
     result: Evaluation,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     questions: Sequence[Example],
     settings: EvaluateSettings,
 ) -> None:
     """Answer questions whose answer is right when it is the completion's text."""
-    answers = _answers(model, tokenizer, questions, settings)
-    golds = [answer_of(question, tokenizer) for question in questions]
+    answers = _answers(model, encoder, questions, settings)
+    golds = [answer_of(question, encoder) for question in questions]
     scored = [exact.score(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
     result.measurements += exact.measure(scored)
     result.counts["exact_answers_cut_by_max_new_tokens"] = sum(not a.finished for a in answers)
@@ -176,15 +213,14 @@ def _answer_questions(
 
 def _answers(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     examples: Sequence[Example],
     settings: EvaluateSettings,
     ends_before: str | None = None,
 ) -> list[Generation]:
-    encoder = Encoder.of(tokenizer)
     return generate(
         model,
-        tokenizer,
+        encoder.tokenizer,
         [encoder.encode(example).prompt_ids for example in examples],
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
@@ -192,12 +228,14 @@ def _answers(
     )
 
 
-def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the answer in a completion, without the tokens that a chat template ends it with."""
+def answer_of(example: Example, encoder: Encoder) -> str:
+    """Return the answer in a completion, without the token that a chat template ends it with."""
     if example.special_tokens:
         return example.completion
-    ids = encode(tokenizer, example).completion_ids
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    ids = encoder.encode(example).completion_ids[:-1]
+    return encoder.tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 def _shown(

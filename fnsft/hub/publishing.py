@@ -1,7 +1,6 @@
 """What of a tuned model's folder goes to the hub, and sending it.
 
-What goes is a list of known files, not all that lies there: manifests name files of this
-machine, and optimizer states and the like are nobody's business. Whatever goes is searched for
+What goes is a list of known files, not all that lies there, and whatever goes is searched for
 paths of this machine first.
 """
 
@@ -13,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fnsft.artifacts.forward_masks import FILE as FORWARD_MASK
+from fnsft.artifacts.model_files import BESIDE
 from fnsft.artifacts.storage import existing, read_json, read_text
-from fnsft.artifacts.telemetry import MASKS_FILE_NAME, UPDATES_FILE_NAME
-from fnsft.artifacts.training import FILE_NAME as TRAINING
 from fnsft.config.stages import PushSettings
 from fnsft.errors import InputError
 from fnsft.hub.access import hub_access, is_offline
@@ -24,14 +21,7 @@ from fnsft.hub.models import HUB_NAME, hub_name_of
 from fnsft.hub.tokens import Token
 
 ADAPTER, CARD, INDEX = "adapter_config.json", "README.md", "model.safetensors.index.json"
-FILES = (
-    *("config.json", "generation_config.json", ADAPTER, INDEX),
-    *("model*.safetensors", "adapter_model*.safetensors"),
-    *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json"),
-    *(TRAINING, MASKS_FILE_NAME, UPDATES_FILE_NAME, FORWARD_MASK, "quantised_base.json"),
-    *("prompt_format.json", "networks.safetensors", "networks.json"),
-)
+FILES = (ADAPTER, INDEX, "model*.safetensors", "adapter_model*.safetensors", *BESIDE)
 # Files of text pieces, which may well begin with a slash.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json")
 PATH = re.compile(r"(~?/|[A-Za-z]:\\)[^\s/\\]+[/\\]\S*")

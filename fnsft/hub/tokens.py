@@ -17,7 +17,7 @@ from fnsft.errors import InputError
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 HOW_TO_LOG_IN = "log in (hf auth login), set HF_TOKEN, or put HF_TOKEN=… into a file .env"
 SHOWN = 5  # characters of a token in a row that may stand in a text: a shorter run is any text's
-SECRET = re.compile(r"(hf|api_org|hf_oauth)_\w{8,}|eyJ[\w-]{8,}\.[\w.-]+")
+SECRET = re.compile(r"(hf|api_org|hf_oauth)_[A-Za-z0-9]{16,}|eyJ[\w-]{8,}\.[\w.-]+")
 _known: set[str] = set()
 
 
@@ -82,7 +82,7 @@ def redacted(text: str) -> str:
     """Return a text in which no run of characters of a known token is left.
 
     Runs of six and more are taken out wherever they stand: a server may echo a header, or a
-    message may have cut it.
+    message may have cut it. So is who logs in at an address, ``user:password@``.
     """
     hidden = [False] * len(text)
     for token in _known:
@@ -93,7 +93,7 @@ def redacted(text: str) -> str:
                 hidden[place : place + len(run)] = [True] * len(run)
                 place = text.find(run, place + 1)
     marked = "".join("\0" if hide else letter for letter, hide in zip(text, hidden, strict=True))
-    return re.sub("\0+", "***", marked)
+    return re.sub(r"(?<=://)[^\s/]+@", "", re.sub("\0+", "***", marked))
 
 
 def _candidates() -> Iterator[Token]:

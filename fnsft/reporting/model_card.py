@@ -92,6 +92,8 @@ def _header(tuned: Tuned) -> str:
     if tuned.base:
         fields["base_model"] = tuned.base
         fields["base_model_relation"] = "adapter" if tuned.is_adapter else "finetune"
+    if tuned.data_set:
+        fields["datasets"] = [tuned.data_set]
     fields["library_name"] = "peft" if tuned.is_adapter else "transformers"
     fields["pipeline_tag"] = "text-generation"
     tags = ["fnsft"]
@@ -147,6 +149,8 @@ def _data(tuned: Tuned) -> Iterable[str]:
         yield f"- template: `{template}`" + (
             ", with a system message" * bool(tuned.prompt["system"])
         )
+    if tuned.data_set:
+        yield f"- data set: `{tuned.data_set}`"
     for name, source in tuned.data.get("inputs", {}).items():
         if digest := source.get("sha256"):
             yield f"- {name}: `{Path(source['path']).name}`, sha256 {digest[:16]}"

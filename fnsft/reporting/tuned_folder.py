@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fnsft.artifacts.forward_masks import ForwardMask, read_forward_mask
+from fnsft.artifacts.model_files import DATA_MANIFEST, training_manifest
 from fnsft.artifacts.records import Record, read_records
-from fnsft.artifacts.storage import existing, manifest_path, read_json
+from fnsft.artifacts.storage import existing, read_json
 from fnsft.artifacts.training import FILE_NAME, TrainingRecord, read_training
 from fnsft.errors import InputError
 from fnsft.hub.models import HUB_NAME
@@ -30,8 +31,15 @@ class Tuned:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of the training, where its manifest lies beside the folder."""
+        """The settings of the training, where its manifest is known."""
         return self.manifest.get("settings", {})
+
+    @property
+    def data_set(self) -> str | None:
+        """The data set's name on the hub; None for files of this machine."""
+        source = str(self.data.get("notes", {}).get("source"))
+        is_local = "data" in self.data.get("inputs", {})
+        return source if HUB_NAME.fullmatch(source) and not is_local else None
 
 
 def read_tuned(folder: Path, repo: str, base: str | None) -> Tuned:
@@ -46,8 +54,8 @@ def read_tuned(folder: Path, repo: str, base: str | None) -> Tuned:
         base=base,
         is_adapter=bool(adapter),
         training=training,
-        manifest=_json(manifest_path(folder)),
-        data=_json(folder / "data.manifest.json"),
+        manifest=training_manifest(folder),
+        data=_json(folder / DATA_MANIFEST),
         prompt=_json(folder / "prompt_format.json"),
         packing=_json(folder / "quantised_base.json"),
         forward_mask=read_forward_mask(folder),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,21 @@ from fnsft.artifacts.identity import identity_of_input
 from fnsft.artifacts.storage import read_json, write_json
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
+from fnsft.training.files import GRAPH_FOLDER
 
 # What a run makes before it claims the folder; later ``run.json`` is there.
-UNCLAIMED = re.compile(r"data-\w+(\.manifest\.json)?|graph|\..*\.partial-\d+")
+PREPARED = rf"data-[0-9a-f]{{16}}(\.manifest\.json)?|{GRAPH_FOLDER}"
+UNCLAIMED = re.compile(rf"{PREPARED}|\..*\.partial-\d+")
 CLAIM = "run.json"
 
 
 def is_claimed(folder: Path) -> bool:
     """Tell whether a checkpoint folder belongs to a run, by its settings and inputs."""
-    return (folder / CLAIM).is_file()
+    try:
+        found = json.loads((folder / CLAIM).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"stage_version", "settings", "inputs"} <= found.keys()
 
 
 def require_ours(folder: Path) -> None:
@@ -74,12 +81,26 @@ def claim(
         if different:
             raise InputError(
                 f"{folder}: holds the checkpoints of a run with other "
-                f"{_differences(found, owner)}; remove the folder to start anew, or go back to "
-                "those settings"
+                f"{_differences(found, owner)}; go back to those, or start anew with --resume "
+                "never, which removes what is there"
             )
     elif main:
         write_json(record, owner)
     return saved_checkpoint(folder)
+
+
+def clear(folder: Path, before: set[Path] | None) -> None:
+    """Remove what a run with bad input leaves behind: all, if there is nothing to resume from.
+
+    Of a folder that another run has claimed, of which ``before`` was there, only what this one
+    has prepared.
+    """
+    if before is not None:
+        for path in set(folder.glob("*")) - before:
+            if re.fullmatch(PREPARED, path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif not any(folder.glob("checkpoint-*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_complete(checkpoint: Path) -> bool:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from fnsft.artifacts import prompt_formats
 from fnsft.artifacts.identity import LARGE_BYTES
-from fnsft.artifacts.storage import manifest_path
+from fnsft.artifacts.model_files import require_elsewhere
+from fnsft.artifacts.storage import manifest_path, require_replaceable
+from fnsft.errors import InputError
 from fnsft.hub.models import hub_name_of
 
-GRAPH_FOLDER = "graph"
+GRAPH_FOLDER = "made-graph"  # not a name that somebody gives to files of theirs
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,27 @@ class RunFiles:
         What ``fnsft fetch`` has brought is named by its folder, for nodes without a network.
         """
         fetched = manifest_path(self.model.resolve()).is_file()
-        return (None if fetched else hub_name_of(self.model)) or str(self.model)
+        return (None if fetched else hub_name_of(self.model)) or str(self.model.resolve())
+
+    def require_apart(self, *inputs: Path | None) -> None:
+        """Refuse an output that would take the place of inputs, checkpoints or anyone's files.
+
+        Raises
+        ------
+        InputError
+            For such an output, and one in the checkpoints, which go at the run's end.
+        """
+        read = (self.model, self.data, *filter(None, inputs))
+        require_elsewhere(self.output, *(path for path in read if path.exists()))
+        output, checkpoints = self.output.resolve(), self.checkpoints.resolve()
+        if output.is_relative_to(checkpoints) or checkpoints.is_relative_to(output):
+            raise InputError(
+                f"--checkpoints: expected a folder neither in the output {self.output} nor around "
+                f"it, found {self.checkpoints}; it is removed at the run's end, so name another"
+            )
+        if self.output.is_file():
+            raise InputError(f"{self.output}: expected a folder or none, found a file")
+        require_replaceable(self.output)
 
     @property
     def kept(self) -> dict[str, Path]:

@@ -25,7 +25,7 @@ from fnsft.artifacts.prompt_formats import read_prompt_format
 from fnsft.artifacts.training import Run, TrainingRecord
 from fnsft.config.stages import ForwardMode, TrainSettings
 from fnsft.data.audit import audit
-from fnsft.data.tokens import Encoded, load_split, load_tokenizer, stop_ids_of
+from fnsft.data.tokens import Encoded, load_split, load_tokenizer, positions_of, stop_ids_of
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
@@ -47,7 +47,7 @@ from fnsft.training.masking import (
 from fnsft.training.networks import NeuronChoice
 from fnsft.training.processes import Processes
 from fnsft.training.run_table import run_lines
-from fnsft.training.saving import record_of, save_best, write_run
+from fnsft.training.saving import record_of, require_room, save_best, write_run
 from fnsft.training.trainer import MaskedTrainer, WhenPrepared
 
 
@@ -67,9 +67,9 @@ def fine_tune(
     """
     clock = time.perf_counter()
     tokenizer = load_tokenizer(files.model)
-    stop_ids = stop_ids_of(files.model)
-    train = load_split(files.train, tokenizer, settings.max_tokens, stop_ids)
-    validation = load_split(files.validation, tokenizer, settings.max_tokens, stop_ids)
+    limits = (settings.max_tokens, stop_ids_of(files.model), positions_of(files.model))
+    train = load_split(files.train, tokenizer, *limits)
+    validation = load_split(files.validation, tokenizer, *limits)
     arguments = trainer_arguments(settings, files.checkpoints, processes, len(train.samples))
     audited = audit(train, tokenizer)
     stage.note(
@@ -86,6 +86,8 @@ def fine_tune(
         require_shape(graph, model)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, stage)
     trainer = make_trainer(model, tokenizer, train.samples, settings, arguments)
+    if processes.is_main:
+        require_room(files, trainer.model, settings.method == "lora")
     form = read_prompt_format(files.data)
     if form is not None and tokenizer.chat_template is None:
         tokenizer.chat_template = form.chat_template

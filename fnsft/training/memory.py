@@ -138,9 +138,10 @@ def estimate(
     weights: b·P; packed, P' linear entries in ``PACKED_BYTES`` each and the rest in float32; with
     autocast 2·P' for the copies in bfloat16. Adapters are float32. gradients: b·K, and as much
     in buckets. moments: 2·b·K (Adam). affinities: W in every layer, 4·N² a dense one, a value and
-    its column for each of k neighbours else. Activations are counted as in Korthikanti et al. 2022 (arXiv 2205.05198,
-    Section 4.1), tensor by tensor, for layers as transformers writes them: no dropout, RMSNorm
-    that keeps its input, the normalised values and its output. In values a token and layer::
+    its column for each of k neighbours else. Activations are counted as in Korthikanti et al. 2022
+    (arXiv 2205.05198, Section 4.1), tensor by tensor, for layers as transformers writes them: no
+    dropout, RMSNorm that keeps its input, the normalised values and its output. In values a token
+    and layer::
 
         6·d + 2·q + 2·v + 4·N (a plain MLP: 2·N) [+ a·T for eager attention]
 

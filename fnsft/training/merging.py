@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from fnsft.artifacts.forward_masks import FILE as MASK
 from fnsft.artifacts.forward_masks import read_forward_mask
-from fnsft.artifacts.model_files import copy_tokenizer
+from fnsft.artifacts.model_files import carry_manifests, copy_tokenizer, require_elsewhere
 from fnsft.artifacts.prompt_formats import NAME as PROMPT_FORMAT
 from fnsft.artifacts.storage import existing, read_json, require_space, written_whole
 from fnsft.artifacts.training import FILE_NAME as RECORD
@@ -68,12 +68,13 @@ def write_plain(
     Raises
     ------
     InputError
-        For a folder that is no model, a base that the adapter does not fit, and what cannot be
-        merged.
+        For a folder that is no model, a base that the adapter does not fit, an output in the
+        place of either, and what cannot be merged.
     """
     of_adapter = adapter_base(folder, base)
     if of_adapter is None and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a config.json or {ADAPTER}, found neither")
+    require_elsewhere(output, folder, of_adapter or folder)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     with written_whole(output) as partial:
@@ -89,6 +90,7 @@ def write_plain(
         for name in (PROMPT_FORMAT, RECORD):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / name)
+        carry_manifests(folder, partial)
     return Plain(parts_of(folder), model.num_parameters(), chosen)
 
 

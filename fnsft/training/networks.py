@@ -107,6 +107,10 @@ def _find(
     from fnsft.neurons.discovery import find_networks
 
     found_with = NetworksSettings(seed=seed)
+    print(
+        f"networks: none given, so {found_with.n_components} are found in the training data",
+        file=sys.stderr,
+    )
     with recorded_stage(found_with, inputs, path) as stage, warnings.catch_warnings():
         warnings.simplefilter("ignore", NetworksDidNotConverge)  # a doubt says it
         discovery = find_networks(model, [ids], found_with, path.parent)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fnsft.artifacts import prompt_formats
-from fnsft.artifacts.identity import identity_of_input
 from fnsft.artifacts.manifest import recorded_stage
 from fnsft.artifacts.storage import existing, manifest_path, read_json, sha256_of
 from fnsft.config.presets import TaskPreset
@@ -18,7 +17,7 @@ from fnsft.config.stages import DataSettings, PrepareSettings
 from fnsft.data.origins import rows_of
 from fnsft.data.preparation import prepare
 from fnsft.data.row_files import Rows
-from fnsft.data.tokens import load_tokenizer
+from fnsft.data.tokens import load_tokenizer, stop_ids_of
 from fnsft.errors import InputError
 from fnsft.hub import registry as registry_file
 
@@ -40,16 +39,11 @@ class Source:
 
     @property
     def reading(self) -> DataSettings:
-        """The settings, with what the preset knows of its data set on the hub."""
+        """The settings, with the preset's configuration of its data set on the hub."""
         if self.preset is None or self.data != self.preset.preset.hub_name:
             return self.settings
-        preset, given = self.preset.preset, self.settings
-        return dataclasses.replace(
-            given,
-            data_config=given.data_config or preset.hub_config,
-            data_split=preset.train if given.data_split == "train" else given.data_split,
-            validation_split=given.validation_split or preset.validation,
-        )
+        config = self.settings.data_config or self.preset.preset.hub_config
+        return dataclasses.replace(self.settings, data_config=config)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -109,7 +103,9 @@ def prepare_once(source: Source, model: Path, checkpoints: Path) -> Path:
     with recorded_stage(settings, {"model": model} | files, folder) as record:
         rows = rows_of(source.data, settings, source.registry)
         tokenizer = load_tokenizer(model)
-        preparation = prepare(rows, held_out, source.preset, settings, tokenizer, folder)
+        preparation = prepare(
+            rows, held_out, source.preset, settings, tokenizer, folder, stop_ids_of(model)
+        )
         record.note(
             source=source.data,
             preset=source.preset.name if source.preset else None,
@@ -144,10 +140,7 @@ def _identity(source: Source, model: Path) -> str:
         "settings": dataclasses.asdict(source.reading),
         "preset": dataclasses.asdict(source.preset) if source.preset else None,
         "data": source.data if "data" not in source.files else None,
-        "files": {
-            name: {key: value for key, value in identity_of_input(path).items() if key != "path"}
-            for name, path in source.files.items()
-        },
+        "files": {name: sha256_of(path) for name, path in source.files.items()},
         "tokenizer": {path.name: sha256_of(path) for path in tokenizer},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

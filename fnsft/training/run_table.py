@@ -29,7 +29,8 @@ def run_lines(
         "model": files.base_name + (f", {shape.parameters / 1e6:,.1f}M parameters" if shape else "")
     }
     rows |= settings_in_words(settings, processes, len(train.samples))
-    rows["validation"] = f"{len(validation.samples):,} samples, {settings.validations} times"
+    times = min(settings.validations, total_steps(settings, processes, len(train.samples)))
+    rows["validation"] = f"{len(validation.samples):,} samples, about {times} times"
     rows["attention"] = attention
     warning = []
     if shape is None:
@@ -45,7 +46,7 @@ def run_lines(
             shards=processes.n if sharded else 1,
             buckets=processes.n > 1 and not sharded,
         )
-        rows["memory"] = f"about {size_in_words(expected.total)} at the peak of a process"
+        rows["memory"] = f"about {size_in_words(expected.total)} at the peak, beside libraries"
         rows[""] = expected.parts_in_words
         warning = warning_lines(expected, free, settings)
     rows["device"] = f"{device.type}, {size_in_words(free)} free"
@@ -81,7 +82,9 @@ def method_in_words(settings: TrainSettings) -> str:
     if settings.method == "lora":
         words += f", rank {settings.lora_rank} on {settings.lora_targets}"
     if settings.mask_mode:
-        words += f", {settings.mask_mode} networks {', '.join(map(str, settings.component_ids))}"
+        ids = ", ".join(map(str, settings.component_ids))
+        what = "as many random neurons as networks" if settings.random_networks else "networks"
+        words += f", {settings.mask_mode} {what} {ids}"
     return words
 
 

@@ -3,10 +3,12 @@
 import shutil
 import time
 
+from transformers import PreTrainedModel
+
 from fnsft.artifacts.forward_masks import ForwardMask, write_forward_mask
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.manifest import peak_memory_mib
-from fnsft.artifacts.storage import read_json, write_json, written_whole
+from fnsft.artifacts.storage import read_json, require_space, write_json, written_whole
 from fnsft.artifacts.telemetry import write_masks, write_neuron_updates
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.training import networks
@@ -15,6 +17,20 @@ from fnsft.training.files import RunFiles
 from fnsft.training.processes import Processes
 from fnsft.training.quantisation import packing_of, write_packing
 from fnsft.training.trainer import MaskedTrainer
+
+
+def require_room(files: RunFiles, model: PreTrainedModel, adapters: bool) -> None:
+    """Refuse a run that will fill its disk: two checkpoints, the best epoch, the output.
+
+    Raises
+    ------
+    InputError
+        When the disk of the checkpoints has less free.
+    """
+    parameters = list(model.parameters())
+    trained = sum(p.nbytes for p in parameters if p.requires_grad)
+    saved = trained if adapters else sum(p.nbytes for p in parameters)
+    require_space(files.checkpoints / "best", 2 * (saved + 2 * trained) + 2 * saved)
 
 
 def save_best(
@@ -32,6 +48,7 @@ def save_best(
     with written_whole(best, replace=True) as folder:
         trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink()
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, with a local path
         adapter = folder / "adapter_config.json"
         if adapter.exists():
             # Not before: PEFT would ask the hub about a base of that name.

@@ -60,7 +60,9 @@ class DeltaSettings(Settings):
 
     stage: ClassVar[str] = "apply-delta"
 
-    revert: bool = setting(False, "take the delta off the tuned model, which gives its base")
+    revert: bool = setting(
+        False, "take the delta off the tuned model, which gives its base's weights"
+    )
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class TrainSettings(Settings):
         "train-only or freeze their weights",
     )
     component_ids: tuple[int, ...] = setting(
-        (0,), "networks that mask_mode is about, together", minimum=0
+        (0,), "networks that mask_mode is about, together; absent: network 0", minimum=0
     )
     mask_layers: str = setting(
         "", "layers where networks are masked, such as 0:4,7 (0 to 3 and 7); all when absent"
@@ -174,7 +174,7 @@ class TrainSettings(Settings):
         if self.batch_size % self.micro_batch_size:
             raise InputError(
                 f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "
-                f"found {self.batch_size}"
+                f"found {self.batch_size}; lower micro_batch_size"
             )
 
     @property

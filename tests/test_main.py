@@ -1,0 +1,61 @@
+"""The command itself: words that it does not know, and interruptions."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fnsft.cli.main import main
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_misspelt_flag_is_named_with_its_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", "m", "--output", "o", "--metod", "lora"]
+    assert "fnsft train: unknown argument --metod lora; did you mean --method?" in refusal(
+        words, capsys
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "fnsft: the following arguments are required: stage; see fnsft --help"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--learning-rate", "abc"], "fnsft train: argument --learning-rate"),
+        (["show", "t.csv", "more"], "fnsft show: unknown argument more;"),
+    ],
+)
+def test_words_that_do_not_fit_give_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(words, capsys)
+
+
+def test_an_output_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["world", "--output", "."]) == 2
+    assert "output: expected a new file or folder, found '.'" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fnsft", "world", "--output", str(tmp_path / "world")]
+    started = subprocess.Popen(
+        [*command, "--documents", "2000000"], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(3)
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert error.splitlines()[-1] == "fnsft world: interrupted; the same command goes on"
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
