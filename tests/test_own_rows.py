@@ -231,7 +231,7 @@ ROW = {"prompt": "p", "completion": "c"}
         ),
         ([ROW], ["--score", "number"], "row 1: completion: expected a number after ####"),
         ([{"text": "t"}], ["--score", "exact"], "score: texts have no prompt to answer"),
-        ([ROW], ["--max-tokens", "2"], "expected a sample of at most 2 tokens"),
+        ([ROW], ["--max-tokens", "2"], "expected a sample of at most max_tokens=2 tokens"),
         (
             [ROW],
             ["--score", "exact", "--max-new-tokens", "512"],

@@ -199,43 +199,52 @@ def load_split(
         For a row without prompt and completion, one of less than two tokens, and a split of
         which nothing is left.
     """
+    examples = (
+        (where := f"{path} line {number}", typed_row(Example, row, where))
+        for number, row in numbered_rows(path)
+    )
     encoder = Encoder.of(tokenizer, stop_ids)
-    in_positions = False
-    if positions is not None and positions < max_tokens:
-        max_tokens, in_positions = positions, True
+    return encode_split(examples, str(path), encoder, max_tokens, positions)
+
+
+def encode_split(
+    examples: Iterable[tuple[str, Example]],
+    where: str,
+    encoder: Encoder,
+    max_tokens: int,
+    positions: int | None = None,
+) -> EncodedSplit:
+    """Tokenise samples, each with the place that it is from, as :func:`load_split` does."""
+    in_positions = positions is not None and positions < max_tokens
+    longest = positions if positions is not None and in_positions else max_tokens
     kept: list[Encoded] = []
     left_out: list[int] = []  # tokens
     n_texts_cut = n_unfinished = 0
-    for number, row in numbered_rows(path):
-        where = f"{path} line {number}"
-        example = typed_row(Example, row, where)
+    for place, example in examples:
         sample = encoder.encode(example)
         if not sample.completion_ids:
-            raise InputError(f"{where}: expected a prompt or a completion, found neither")
-        if len(sample.ids) <= max_tokens:
+            raise InputError(f"{place}: expected a prompt or a completion, found neither")
+        if len(sample.ids) <= longest:
             kept.append(sample)
         elif example.prompt:
             left_out.append(len(sample.ids))
         else:
-            pieces = pieces_of(sample, max_tokens)
+            pieces = pieces_of(sample, longest)
             n_texts_cut, n_unfinished = n_texts_cut + 1, n_unfinished + len(pieces) - 1
             kept += pieces
     if not kept:
-        found = (
-            f"the shortest of {len(left_out)} has {min(left_out)}; raise max_tokens"
-            if left_out
-            else "an empty file"
-        )
-        limit = f"max_tokens={max_tokens} tokens"
+        limit, remedy = f"max_tokens={longest} tokens", "raise max_tokens"
         if in_positions:
-            limit = f"{max_tokens} tokens, the model's positions"
-            found = found.replace("raise max_tokens", "use another model or shorter samples")
-        raise InputError(f"{path}: expected a sample of at most {limit}, found {found}")
+            limit, remedy = f"{longest} tokens, the model's positions", "use shorter samples"
+        found = "an empty file"
+        if left_out:
+            found = f"the shortest of {len(left_out)} has {min(left_out)}; {remedy}"
+        raise InputError(f"{where}: expected a sample of at most {limit}, found {found}")
     return EncodedSplit(
         kept,
         len(left_out),
         max(left_out, default=0),
-        max_tokens,
+        longest,
         n_texts_cut,
         n_unfinished,
         encoder.stop_ids,

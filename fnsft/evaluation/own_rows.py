@@ -13,7 +13,7 @@ from fnsft.data.reading import Reader
 from fnsft.data.row_files import Rows, read_rows_by_split
 from fnsft.data.schemas import reader_of
 from fnsft.data.templates import choose_format, render
-from fnsft.data.tokens import EncodedSplit, Encoder, load_tokenizer, pieces_of
+from fnsft.data.tokens import Encoder, load_tokenizer
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,25 +98,6 @@ def _written(
                 yield where, render(format, tokenizer, sample)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
-
-
-def encoded(rows: OwnRows, encoder: Encoder, max_tokens: int) -> EncodedSplit:
-    """Tokenise the samples; longer ones are left out, texts without a prompt cut into pieces."""
-    kept, n_left_out = [], 0
-    for _, example in rows.samples:
-        sample = encoder.encode(example)
-        if len(sample.ids) <= max_tokens:
-            kept.append(sample)
-        elif example.prompt:
-            n_left_out += 1
-        else:
-            kept += pieces_of(sample, max_tokens)
-    if not kept:
-        raise InputError(
-            f"{rows.where}: expected a sample of at most {max_tokens:,} tokens (max_tokens, or "
-            f"the model's positions), found {n_left_out:,} longer ones"
-        )
-    return EncodedSplit(kept, n_left_out)
 
 
 def require_room(

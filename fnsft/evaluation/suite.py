@@ -15,6 +15,7 @@ from fnsft.data.formats import Example
 from fnsft.data.tokens import (
     EncodedSplit,
     Encoder,
+    encode_split,
     load_split,
     load_tokenizer,
     positions_of,
@@ -24,7 +25,7 @@ from fnsft.errors import InputError
 from fnsft.evaluation import cloze, exact, gsm8k, perplexity
 from fnsft.evaluation.generation import Generation, generate, stop_ids
 from fnsft.evaluation.loading import load_model
-from fnsft.evaluation.own_rows import OwnRows, encoded, require_room
+from fnsft.evaluation.own_rows import OwnRows, require_room
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.merging import adapter_base
 
@@ -62,7 +63,7 @@ def evaluate(
     tokenizer = load_tokenizer(folder)
     base = adapter_base(folder) or folder
     encoder = Encoder.of(tokenizer, stop_ids_of(base))
-    positions = positions_of(base) if (base / "config.json").is_file() else None
+    positions = positions_of(base)
     benchmarks = read_benchmarks(files, tokenizer, settings, encoder.stop_ids, positions)
     if rows is not None:
         benchmarks = with_rows(benchmarks, rows, encoder, settings, positions)
@@ -104,8 +105,8 @@ def with_rows(
     positions: int | None,
 ) -> Benchmarks:
     """Add rows that are not prepared: their perplexity, and answers as they are scored."""
-    longest = min(settings.max_tokens, positions or settings.max_tokens)
-    benchmarks = replace(benchmarks, split=encoded(rows, encoder, longest))
+    split = encode_split(rows.samples, rows.where, encoder, settings.max_tokens, positions)
+    benchmarks = replace(benchmarks, split=split)
     if rows.score == "none":
         return benchmarks
     number = rows.score == "number"
