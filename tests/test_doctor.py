@@ -36,7 +36,7 @@ def test_a_machine_that_runs_these_tests_lacks_nothing_needed(
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     subjects = {line[9:22].strip() for line in lines}
-    assert {line.split()[0] for line in lines} <= {"ok", "warning", "missing"}
+    assert {line.split()[0] for line in lines} <= {"ok", "warning", "missing", "optional"}
     assert {"platform", "python", "packages", "processor", "float32", "bfloat16"} <= subjects
     assert {"quantisation", "attention", "processes", "disk", "hub token", "TeX"} <= subjects
 
@@ -125,4 +125,6 @@ def test_a_precision_that_errs_too_much_is_no_precision(monkeypatch: pytest.Monk
 
 def test_a_line_has_the_state_the_subject_and_the_remedy() -> None:
     line = line_of(Finding("TeX", "missing", "no program", "install one"))
-    assert line.split() == ["missing", "TeX", "no", "program;", "install", "one"]
+    assert line.split() == ["optional", "TeX", "no", "program;", "install", "one"]
+    line = line_of(Finding("torch", "missing", "none", "install it", needed=True))
+    assert line.split() == ["missing", "torch", "none;", "install", "it"]

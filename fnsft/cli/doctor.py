@@ -52,6 +52,10 @@ def examine() -> "list[Finding]":
 
 
 def line_of(finding: "Finding") -> str:
-    """Return a finding as text: state, subject, what was found, what to do."""
+    """Return a finding as text: state, subject, what was found, what to do.
+
+    What is missing and not needed is ``optional``.
+    """
+    state = "optional" if finding.state == "missing" and not finding.needed else finding.state
     remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.state:<8} {finding.subject:<13} {finding.found}{remedy}"
+    return f"{state:<8} {finding.subject:<13} {finding.found}{remedy}"
