@@ -170,7 +170,7 @@ def test_no_weight_is_read_for_an_estimate(model: Path, tmp_path: Path) -> None:
 )
 def test_a_run_that_may_not_fit_is_told_what_to_do(given: dict[str, Any], remedies: str) -> None:
     settings = TrainSettings(**RUN | given)
-    expected = MemoryEstimate(1 << 30, 0, 0, 1 << 30, 0, 5)
+    expected = MemoryEstimate(1 << 30, 0, 0, 1 << 30, 0, 0, 5)
     (line,) = warning_lines(expected, (2 << 30) - 1, settings)
     assert line.startswith("warning: the run may need 2.0 GiB") and remedies in line
     assert warning_lines(expected, 2 << 30, settings) == []
