@@ -6,6 +6,7 @@ from pathlib import Path
 from fnsft.artifacts.storage import existing, sampled_sha256_of, sha256_of, size_of
 from fnsft.errors import InputError
 
+ADAPTER = "adapter_config.json"  # tells an adapter's folder from a model's
 SAMPLED_BYTES = 1 << 20
 LARGE_BYTES = 1 << 30
 
@@ -17,7 +18,7 @@ def model_identity(folder: Path) -> str:
     and PEFT call them), its name, size and first and last MiB: enough to tell apart models of
     one shape, at a cost that does not grow with them.
     """
-    if (existing(folder) / "adapter_config.json").is_file():
+    if (existing(folder) / ADAPTER).is_file():
         raise InputError(f"{folder}: expected a model, found an adapter; fnsft merge it first")
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a Hugging Face model folder with a config.json")

@@ -55,6 +55,7 @@ def write_safetensors(
 def write_difference(arguments: argparse.Namespace, settings: ExportSettings) -> None:
     """Write the changed entries, and say how many they are."""
     from fnsft.artifacts.deltas import write_delta
+    from fnsft.artifacts.identity import ADAPTER
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.model_files import require_elsewhere
     from fnsft.artifacts.storage import existing, size_in_words
@@ -62,7 +63,7 @@ def write_difference(arguments: argparse.Namespace, settings: ExportSettings) ->
     from fnsft.hub.models import local_model
 
     tuned = existing(arguments.model)
-    if (tuned / "adapter_config.json").is_file():
+    if (tuned / ADAPTER).is_file():
         raise InputError(
             f"{tuned}: expected a model, found an adapter, which is smaller than a delta; pass it "
             "on with fnsft push, or merge it first"

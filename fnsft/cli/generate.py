@@ -9,8 +9,6 @@ from fnsft.config.stages import GenerateSettings
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from fnsft.evaluation.generation import Generation
     from fnsft.evaluation.prompts import Prompt
 
@@ -84,16 +82,19 @@ def answer(
     """Answer every prompt ``samples`` times; ``shown``: print, on a terminal token by token."""
     from transformers import TextStreamer
 
-    from fnsft.data.tokens import load_tokenizer
+    from fnsft.data.tokens import load_tokenizer, positions_of
     from fnsft.evaluation.generation import Sampling, generate
     from fnsft.evaluation.loading import load_model
     from fnsft.evaluation.prompts import encode_prompts, format_of
+    from fnsft.training.merging import adapter_base
 
     tokenizer = load_tokenizer(folder)
     format = format_of(folder, tokenizer, settings)
-    encode_prompts(prompts, format, tokenizer, None)  # a bad one is told before the model loads
+    # Before the model loads, so that a bad prompt costs no time.
+    positions = positions_of(adapter_base(folder) or folder)
+    room = None if positions is None else positions - settings.max_new_tokens
+    ids = encode_prompts(prompts, format, tokenizer, room)
     model = load_model(folder, settings.dtype, settings.forward_mask)
-    ids = encode_prompts(prompts, format, tokenizer, room(model, settings))
     ids = [prompt for prompt in ids for _ in range(settings.samples)]
     streams = shown and len(ids) == 1 and sys.stdout.isatty()
     sampling = Sampling(settings.temperature, settings.top_p, settings.seed)
@@ -111,12 +112,6 @@ def answer(
     if shown and not streams:
         print("\n\n".join(found.text for found in answers))
     return answers
-
-
-def room(model: "PreTrainedModel", settings: GenerateSettings) -> int | None:
-    """Return the tokens that a prompt may have, None for a model without positions of its own."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    return None if positions is None else positions - settings.max_new_tokens
 
 
 def n_cut(answers: "list[Generation]") -> int:

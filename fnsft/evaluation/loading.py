@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from fnsft.artifacts.forward_masks import FILE, read_forward_mask
+from fnsft.artifacts.identity import ADAPTER
 from fnsft.errors import InputError
 from fnsft.masks.forward import attach
-from fnsft.training.merging import ADAPTER, adapter_base, merged_adapter
+from fnsft.training.loading import accelerator
+from fnsft.training.merging import adapter_base, merged_adapter
 from fnsft.training.quantisation import load_packed, read_packing
 
 
@@ -53,9 +55,3 @@ def _with_adapter(base: Path, folder: Path, dtype: str) -> PreTrainedModel:
 
     model = load_packed(base, packing, accelerator())
     return PeftModel.from_pretrained(model, folder).get_base_model()
-
-
-def accelerator() -> torch.device:
-    """Return the current accelerator (cuda, mps, …) or the CPU."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found if found is not None else torch.device("cpu")

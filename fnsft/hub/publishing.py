@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fnsft.artifacts.identity import ADAPTER
 from fnsft.artifacts.model_files import BESIDE
 from fnsft.artifacts.storage import existing, read_json, read_text
 from fnsft.config.stages import PushSettings
@@ -20,7 +21,7 @@ from fnsft.hub.access import hub_access, is_offline
 from fnsft.hub.models import HUB_NAME, hub_name_of
 from fnsft.hub.tokens import Token
 
-ADAPTER, CARD, INDEX = "adapter_config.json", "README.md", "model.safetensors.index.json"
+CARD, INDEX = "README.md", "model.safetensors.index.json"
 FILES = (ADAPTER, INDEX, "model*.safetensors", "adapter_model*.safetensors", *BESIDE)
 # Files of text pieces, which may well begin with a slash.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json")

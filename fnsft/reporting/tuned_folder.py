@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fnsft.artifacts.forward_masks import ForwardMask, read_forward_mask
+from fnsft.artifacts.identity import ADAPTER
 from fnsft.artifacts.model_files import DATA_MANIFEST, training_manifest
 from fnsft.artifacts.records import Record, read_records
 from fnsft.artifacts.storage import existing, read_json
@@ -44,7 +45,7 @@ class Tuned:
 
 def read_tuned(folder: Path, repo: str, base: str | None) -> Tuned:
     """Read the files of ``fnsft train`` in a folder, and the records in it and beside it."""
-    adapter = _json(existing(folder) / "adapter_config.json")
+    adapter = _json(existing(folder) / ADAPTER)
     named = str(adapter.get("base_model_name_or_path") or "")
     if base is None and HUB_NAME.fullmatch(named) and not Path(named).exists():
         base = named

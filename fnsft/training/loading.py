@@ -65,3 +65,9 @@ def attention_of(settings: TrainSettings, device: torch.device) -> str | None:
             "--bf16-autocast, or use --attention auto"
         )
     return "flash_attention_2"
+
+
+def accelerator() -> torch.device:
+    """Return the current accelerator (cuda, mps, …) or the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found is not None else torch.device("cpu")

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from fnsft.artifacts.forward_masks import FILE as MASK
 from fnsft.artifacts.forward_masks import read_forward_mask
+from fnsft.artifacts.identity import ADAPTER
 from fnsft.artifacts.model_files import carry_manifests, copy_tokenizer, require_elsewhere
 from fnsft.artifacts.prompt_formats import NAME as PROMPT_FORMAT
 from fnsft.artifacts.storage import existing, read_json, require_space, written_whole
@@ -27,12 +28,11 @@ from fnsft.artifacts.training import FILE_NAME as RECORD
 from fnsft.errors import InputError
 from fnsft.hub.models import local_model
 from fnsft.masks.forward import fold
+from fnsft.training.loading import accelerator
 from fnsft.training.quantisation import load_packed, read_packing
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +186,7 @@ def _float32_base(base: Path, folder: Path) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         _require_unpacked(model, base)
         return model
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model = load_packed(base, packing, device)
+    model = load_packed(base, packing, accelerator())
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of the type that is asked for here
     try:

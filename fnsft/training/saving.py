@@ -6,7 +6,7 @@ import time
 from transformers import PreTrainedModel
 
 from fnsft.artifacts.forward_masks import ForwardMask, write_forward_mask
-from fnsft.artifacts.identity import model_identity
+from fnsft.artifacts.identity import ADAPTER, model_identity
 from fnsft.artifacts.manifest import peak_memory_mib
 from fnsft.artifacts.storage import read_json, require_space, write_json, written_whole
 from fnsft.artifacts.telemetry import write_masks, write_neuron_updates
@@ -49,7 +49,7 @@ def save_best(
         trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink()
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, with a local path
-        adapter = folder / "adapter_config.json"
+        adapter = folder / ADAPTER
         if adapter.exists():
             # Not before: PEFT would ask the hub about a base of that name.
             write_json(adapter, read_json(adapter) | {"base_model_name_or_path": files.base_name})
