@@ -49,6 +49,11 @@ def test_an_interrupt_ends_with_one_line(
     def interrupted(arguments: object, settings: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    # A shell starts what it puts in the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("fnsft.cli.show.run", interrupted)
-    assert main(["show", "table.csv"]) == 130
+    try:
+        assert main(["show", "table.csv"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "fnsft show: interrupted; the same command goes on\n"

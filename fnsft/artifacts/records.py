@@ -30,6 +30,9 @@ class Record:
     """A measurement and the run that it belongs to; None where a field does not apply.
 
     ``forward_mask`` is on or off for a model that was trained with a mask on its forward pass.
+    ``sequence`` names the tasks of all stages so far (``math>code``), ``measures`` the task whose
+    learning the benchmark shows. ``protocol`` says how items were asked and read, ``data_sha256``
+    and ``versions`` of what; records of ``fnsft evaluate`` have none of these.
     """
 
     model: str
@@ -49,11 +52,22 @@ class Record:
     stderr: float | None
     n: int
     forward_mask: str | None
+    sequence: str | None = None
+    measures: str | None = None
+    protocol: str | None = None
+    data_sha256: str | None = None
+    versions: str | None = None
 
     @classmethod
-    def of(cls, run: Run, measurement: Measurement, forward_mask: str | None = None) -> "Record":
-        """Join a measurement and its run."""
-        fields = dataclasses.asdict(run) | dataclasses.asdict(measurement)
+    def of(
+        cls,
+        run: Run,
+        measurement: Measurement,
+        forward_mask: str | None = None,
+        **provenance: str | None,
+    ) -> "Record":
+        """Join a measurement, its run and, of a benchmark, where its items come from."""
+        fields = dataclasses.asdict(run) | dataclasses.asdict(measurement) | provenance
         del fields["learning_rate"]
         return cls(**fields, forward_mask=forward_mask)
 

@@ -17,7 +17,8 @@ POINT_FIELDS = ("step", "epoch", "loss", "perplexity")
 class Run:
     """What tells one run from another. Fields that do not apply to its method are None.
 
-    ``stage`` counts the fine-tuning stages, 0 for a base model, which has no ``seed`` either.
+    ``stage`` counts the fine-tuning stages, 0 for a base model, which has no ``seed`` either;
+    ``sequence`` names the tasks of all of them, such as ``math>code``.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Run:
     stage: int = 0
     seed: int | None = None
     learning_rate: float | None = None
+    sequence: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,16 +51,21 @@ class TaskEntry(Settings):
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """What a method's name stands for: its training settings, and what masks are made from."""
+    """What a method's name stands for: its training settings, and what masks are made from.
+
+    ``earlier`` is the method of the stages before the last one of a sequence; its own when absent.
+    """
 
     settings: dict[str, Any]
     graph: str | None = None
     networks: str | None = None
+    earlier: str | None = None
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any], where: str) -> Self:
-        """Split an entry into training settings and the names of its graph or networks."""
-        settings = {k: v for k, v in mapping.items() if k not in ("graph", "networks")}
+        """Split an entry into training settings and the names of other entries."""
+        names = ("graph", "networks", "earlier")
+        settings = {k: v for k, v in mapping.items() if k not in names}
         graph, networks = mapping.get("graph"), mapping.get("networks")
         if (graph is not None) != (settings.get("method") == "collab"):
             raise InputError(
@@ -72,7 +77,63 @@ class MethodEntry:
                 f"{where}: networks: needed with a mask_mode alone, found {networks!r} "
                 f"with mask_mode {settings.get('mask_mode')!r}"
             )
-        return cls(settings, graph, networks)
+        return cls(settings, graph, networks, mapping.get("earlier"))
+
+
+@dataclass(frozen=True)
+class BenchmarkEntry(Settings):
+    """Where a benchmark's items come from; how they are asked is a ``Benchmark``'s."""
+
+    origin: Literal["task", "folder", "hub", "world", "evalplus"] = setting(
+        "folder",
+        "a task's test split, a file below data_dir, a hub name, the synthetic world, or the "
+        "release of EvalPlus",
+    )
+    task: str | None = setting(None, "task whose test split is asked")
+    name: str | None = setting(None, "name on the hub, or humaneval or mbpp of EvalPlus")
+    hub_config: str | None = setting(None, "configuration on the hub")
+    file: str = setting("test", "file below data_dir or the world, or split on the hub")
+    examples: str | None = setting(None, "the same for the rows that shots are taken from")
+    label: str | None = setting(None, "how tables and figures call it; its key when absent")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.task is not None) != (self.origin == "task"):
+            raise InputError(f"task: needed if origin is 'task' alone, found {self.task!r}")
+        if (self.name is not None) != (self.origin in ("hub", "evalplus")):
+            raise InputError(
+                f"name: needed if origin is 'hub' or 'evalplus' alone, found {self.name!r}"
+            )
+
+
+@dataclass(frozen=True)
+class SuiteEntry(Settings):
+    """Benchmarks that a model answers in one go."""
+
+    benchmarks: tuple[str, ...] = setting((), "benchmarks")
+
+
+@dataclass(frozen=True)
+class SequenceEntry(Settings):
+    """Stages of continual learning, and what is measured after each."""
+
+    tasks: tuple[str, ...] = setting((), "tasks to fine-tune on, one after the other")
+    suites: tuple[str, ...] = setting((), "suites that are answered before and after every stage")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.tasks) < 2 or len(set(self.tasks)) < len(self.tasks):
+            raise InputError(f"tasks: expected two or more, each once, found {list(self.tasks)}")
+        if not self.suites:
+            raise InputError("suites: expected at least one, found none")
+
+
+@dataclass(frozen=True)
+class LaterStages(Settings):
+    """What changes after the first stage; all else of a method is kept."""
+
+    learning_rate_factor: float = setting(1.0, "times a method's learning rate", above=0)
+    epochs: int | None = setting(None, "passes over the data; as in the first when absent", above=0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +149,8 @@ class Selection(Settings):
 
     models: tuple[str, ...] = setting((), "base models")
     task: str = setting("", "the task to fine-tune on")
+    sequence: str = setting("", "stages of tasks (tables and figures of continual learning)")
+    suites: tuple[str, ...] = setting((), "suites of benchmarks (kinds benchmarks and bars)")
     methods: tuple[str, ...] = setting((), "methods")
     controls: tuple[str, ...] = setting((), "methods that are controls, shown apart")
     fractions: tuple[float, ...] = setting((0.5, 0.7), "shares p of masked methods (2026)")
@@ -104,6 +167,10 @@ class TableEntry(Settings):
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
     layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
+    reference: str = setting("sft", "method that others are compared with, item by item")
+    curve: tuple[str, ...] = setting(
+        (), "transfer: the reference and the same at other rates, for retention at equal learning"
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +185,10 @@ class FigureEntry(Settings):
         (), "sweep: exponents β to train with; influence: those drawn", minimum=0
     )
     layers: tuple[int, ...] = setting((), "layers drawn; four spread ones when absent")
+    curve: tuple[str, ...] = setting((), "trade-off: the reference and the same at other rates")
+    factors: tuple[float, ...] = setting(
+        (), "rates: what each method's learning rate of the last stage is multiplied by", above=0
+    )
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,31 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fnsft.config.catalogues import (
+    BenchmarkEntry,
     FigureEntry,
+    LaterStages,
     MeasuresEntry,
     MethodEntry,
     ModelEntry,
     NetworksEntry,
     Selection,
+    SequenceEntry,
+    SuiteEntry,
     SweepEntry,
     TableEntry,
     TaskEntry,
 )
-from fnsft.config.names import GRAPH, NAME, NULL, TWIN, Variant
+from fnsft.config.names import GRAPH, NAME, NULL, TWIN, StageModel, Variant
 from fnsft.config.settings import Settings, fields_of
 from fnsft.config.stages import (
     CLUSTER_AFFINITIES,
     FRACTION_METHODS,
     AgreeSettings,
+    AnswerSettings,
+    Benchmark,
     CaptureSettings,
     ClusterSettings,
+    DriftSettings,
     EvaluateSettings,
     LesionSettings,
     MeasureSettings,
@@ -36,6 +43,7 @@ from fnsft.config.stages import (
     PrepareSettings,
     PretrainSettings,
     ProjectSettings,
+    ScoreSettings,
     StatisticsSettings,
     TrainSettings,
     WorldSettings,
@@ -44,11 +52,16 @@ from fnsft.errors import InputError
 
 S = TypeVar("S", bound=Settings)
 
-CATALOGUES = ("models", "tasks", "methods", "graphs", "networks", "tables", "figures")
+CATALOGUES = (
+    *("models", "tasks", "benchmarks", "suites", "sequences", "methods", "graphs", "networks"),
+    *("tables", "figures"),
+)
 NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
+SEQUENCE_KINDS = ("continual", "transfer", "trade-off", "rates")
+SUITE_KINDS = ("benchmarks", "bars")
 GRAPHLESS_FIGURES = (
     *("perplexity", "sweep", "updates", "influence", "activations"),
-    *("connectivity", "coverage", "lesions"),
+    *("connectivity", "coverage", "lesions", "bars", "trade-off", "rates"),
 )
 
 
@@ -76,6 +89,41 @@ class Experiment:
         """Return a method's entry."""
         return MethodEntry.from_mapping(self._entry("methods", name), f"methods.{name}")
 
+    def benchmark_entry(self, name: str) -> BenchmarkEntry:
+        """Return where a benchmark's items come from."""
+        own = _part(self._entry("benchmarks", name), BenchmarkEntry)
+        return BenchmarkEntry.from_mapping(own, f"benchmarks.{name}")
+
+    def benchmark(self, name: str, file: str, examples: str | None) -> Benchmark:
+        """Return how a benchmark is asked; its items, and the rows of its shots, are in files."""
+        own = _part(self._entry("benchmarks", name), Benchmark)
+        own |= {"file": file, "examples": examples}
+        return Benchmark.from_mapping(own, f"benchmarks.{name}")
+
+    def suite(self, name: str) -> tuple[str, ...]:
+        """Return the benchmarks of a suite."""
+        return SuiteEntry.from_mapping(self._entry("suites", name), f"suites.{name}").benchmarks
+
+    def sequence(self, name: str) -> SequenceEntry:
+        """Return the stages of a sequence."""
+        return SequenceEntry.from_mapping(self._entry("sequences", name), f"sequences.{name}")
+
+    def stage_models(self, model: str, sequence: str, variant: str) -> list[StageModel]:
+        """Return the models of a sequence, from the base model to the one after its last stage.
+
+        A method that names an ``earlier`` one shares that one's stages but the last; one learning
+        rate of several is the last stage's alone.
+        """
+        chosen = self._known_variants[variant]
+        method = self.method(chosen.method).earlier or chosen.method
+        fraction = chosen.fraction if self._has_fraction(method) else None
+        before = dataclasses.replace(chosen, method=method, fraction=fraction, factor=None)
+        *tasks, last = self.sequence(sequence).tasks
+        models = [StageModel(model)]
+        for task, chosen_there in [*((task, before) for task in tasks), (last, chosen)]:
+            models.append(models[-1].after(task, str(chosen_there)))
+        return models
+
     def selection(self, catalogue: str = "", name: str = "") -> Selection:
         """Return what ``run`` covers or, with its own keys in place, a table or figure."""
         keys, where = dict(self.config["run"]), "run"
@@ -88,6 +136,10 @@ class Experiment:
         self.task(selection.task)
         for method in (*selection.methods, *selection.controls):
             self.method(method)
+        if selection.sequence:
+            self.sequence(selection.sequence)
+        for suite in selection.suites:
+            self.suite(suite)
         return selection
 
     def table(self, name: str) -> TableEntry:
@@ -120,6 +172,16 @@ class Experiment:
                 *(("k", k, dataclasses.replace(variant, k=k)) for k in entry.ks),
                 *(("beta", b, dataclasses.replace(variant, beta=b)) for b in entry.betas),
             ]
+        ]
+
+    def rates(self, figure: str) -> list[Variant]:
+        """Return the variants of a figure over learning rates of the last stage."""
+        entry, selection = self.figure(figure), self.selection("figures", figure)
+        methods = (*selection.methods, *selection.controls)
+        return [
+            dataclasses.replace(variant, factor=factor)
+            for variant in self.variants(methods, selection.fractions)
+            for factor in entry.factors
         ]
 
     def sweep(self) -> SweepEntry:
@@ -163,14 +225,21 @@ class Experiment:
         known = self.sweep_variants()
         for selection in self._selections():
             methods = (*selection.methods, *selection.controls)
-            known += self.variants(methods, selection.fractions)
+            earlier = (self.method(method).earlier for method in methods)
+            named = tuple(dict.fromkeys((*methods, *filter(None, earlier))))
+            known += self.variants(named, selection.fractions)
         for name in self.config["figures"]:
             if self.figure(name).kind == "sweep":
                 known += [variant for _, _, variant in self.points(name)]
+            if self.figure(name).kind == "rates":
+                known += self.rates(name)
         return {str(variant): variant for variant in known}
 
-    def training(self, variant: str, seed: int) -> TrainSettings:
-        """Return the settings of one run: shared ones, the method's own, fraction and seed."""
+    def training(self, variant: str, seed: int, stage: int = 1) -> TrainSettings:
+        """Return the settings of one run: shared ones, the method's own, fraction and seed.
+
+        After the first ``stage`` of a sequence, what ``later_stages`` says is put in.
+        """
         chosen = self._known_variants[variant]
         entry = self.method(chosen.method)
         settings = dict(self.config.get("training", {})) | entry.settings | {"seed": seed}
@@ -180,7 +249,15 @@ class Experiment:
             settings["learning_rate"] = chosen.learning_rate
         if chosen.k is not None:
             settings["k"] = chosen.k
-        return TrainSettings.from_mapping(settings, f"methods.{chosen.method}")
+        factor = chosen.factor or 1.0
+        if stage > 1:
+            later = self._section("later_stages", LaterStages)
+            factor *= later.learning_rate_factor
+            settings |= {"epochs": later.epochs} if later.epochs else {}
+        found = TrainSettings.from_mapping(settings, f"methods.{chosen.method}")
+        assert found.learning_rate is not None
+        rate = float(f"{found.learning_rate * factor:.6g}")  # no 0.00020000000000000004 in a flag
+        return dataclasses.replace(found, learning_rate=rate)
 
     def graph_of(self, variant: str) -> str | None:
         """Return the name of the graph that a variant reads, or None."""
@@ -196,6 +273,11 @@ class Experiment:
     def networks_of(self, variant: str) -> str | None:
         """Return the name of the networks that a variant masks, or None."""
         return self.method(self._known_variants[variant].method).networks
+
+    def is_plain(self, variant: str) -> bool:
+        """Return whether a variant's model folder holds all that the next stage begins with."""
+        settings = self._method_settings(self.method_of(variant))
+        return settings.method != "lora" and settings.forward_mode is None
 
     def has_forward_mask(self, method: str) -> bool:
         """Return whether a method masks the forward pass."""
@@ -290,6 +372,22 @@ class Experiment:
         own = self.config.get("evaluation", {}) | {"forward_mask": forward_mask}
         return EvaluateSettings.from_mapping(own, "evaluation")
 
+    def answer(self) -> AnswerSettings:
+        """Return the settings of the answers to benchmarks; the length limit is training's."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("answers", {})
+        return AnswerSettings.from_mapping({"max_tokens": limit} | own, "answers")
+
+    def score(self) -> ScoreSettings:
+        """Return the settings of the answers' scores."""
+        return self._section("scoring", ScoreSettings)
+
+    def drift(self) -> DriftSettings:
+        """Return the settings of the distance to a stage's first model."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("drift", {})
+        return DriftSettings.from_mapping({"max_tokens": limit} | own, "drift")
+
     def check(self) -> None:
         """Build every entry once, so that a mistake is named before anything is planned."""
         if not NAME.fullmatch(self.name):
@@ -300,12 +398,29 @@ class Experiment:
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
         self.cluster(), self.overlap(), self.measure(""), self.lesion()
+        self.answer(), self.score(), self.drift()
         if self.against:
             self.task(self.against)
         for name in self.config["models"]:
             self.model(name)
         for name in self.config["tasks"]:
             self.task(name), self.prepare(name, seed=0)
+        for name in self.config.get("benchmarks", {}):
+            entry = self.benchmark_entry(name)
+            self.benchmark(name, entry.file, entry.examples)
+            if entry.task:
+                self.task(entry.task)
+        for name in self.config.get("suites", {}):
+            for benchmark in self.suite(name):
+                self.benchmark_entry(benchmark)
+        for name in self.config.get("sequences", {}):
+            for task in self.sequence(name).tasks:
+                self.task(task)
+            for suite in self.sequence(name).suites:
+                self.suite(suite)
+        for catalogue, kind_of in (("tables", self.table), ("figures", self.figure)):
+            for name in self.config[catalogue]:
+                self._check_subject(f"{catalogue}.{name}", kind_of(name).kind)
         for name in self.config.get("graphs", {}):
             self.project(name)
         for name in self.config.get("networks", {}):
@@ -321,6 +436,14 @@ class Experiment:
                 self._check_affinity(variant, graph)
             if networks := self.networks_of(name):
                 self._check_components(variant, networks)
+
+    def _check_subject(self, where: str, kind: str) -> None:
+        """Refuse a table or figure that lacks the sequence or the suites of its kind."""
+        selection = self.selection(*where.split(".", 1))
+        if kind in SEQUENCE_KINDS and not selection.sequence:
+            raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
+        if kind in SUITE_KINDS and not selection.suites:
+            raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
 
     def _check_affinity(self, variant: Variant, graph: str) -> None:
         where, settings = f"methods.{variant.method}", self.method(variant.method).settings

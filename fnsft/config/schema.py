@@ -10,19 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from fnsft.config.catalogues import (
+    BenchmarkEntry,
     FigureEntry,
+    LaterStages,
     MeasuresEntry,
     ModelEntry,
     NetworksEntry,
     Selection,
+    SequenceEntry,
+    SuiteEntry,
     SweepEntry,
     TableEntry,
     TaskEntry,
 )
 from fnsft.config.settings import FieldType, Settings, fields_of, nearest
 from fnsft.config.stages import (
+    AnswerSettings,
+    Benchmark,
     CaptureSettings,
     ClusterSettings,
+    DriftSettings,
     EvaluateSettings,
     LesionSettings,
     NetworksSettings,
@@ -30,6 +37,7 @@ from fnsft.config.stages import (
     PrepareSettings,
     PretrainSettings,
     ProjectSettings,
+    ScoreSettings,
     TrainSettings,
     WorldSettings,
 )
@@ -53,12 +61,20 @@ def build_schema() -> dict[str, Any]:
         "type": "string",
         "description": "entry of networks that mask_mode is about",
     }
+    method["properties"]["earlier"] = {
+        "type": "string",
+        "description": "entry of methods for the stages before the last one of a sequence",
+    }
+    benchmark = _object("a benchmark", Benchmark, BenchmarkEntry)
     properties = {
         "experiment": {"type": "string", "description": "folder below results/"},
         "data_dir": {"type": "string", "description": "folder of the tasks' files"},
         "run": _object("what the experiment covers", Selection),
         "models": _catalogue("base models", _object("a base model", ModelEntry)),
         "tasks": _catalogue("data sets", _object("a data set", TaskEntry, PrepareSettings)),
+        "benchmarks": _catalogue("benchmarks", benchmark),
+        "suites": _catalogue("suites of benchmarks", _object("a suite", SuiteEntry)),
+        "sequences": _catalogue("sequences of stages", _object("a sequence", SequenceEntry)),
         "methods": _catalogue("methods", method),
         "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
         "networks": _catalogue(
@@ -73,6 +89,10 @@ def build_schema() -> dict[str, Any]:
         "overlap": _object("what the graph changes about a mask", OverlapSettings),
         "lesions": _object("lesions of networks", LesionSettings),
         "evaluation": _object("evaluation", EvaluateSettings),
+        "answers": _object("answers to benchmarks", AnswerSettings),
+        "scoring": _object("scores of answers", ScoreSettings),
+        "drift": _object("distance to a stage's first model", DriftSettings),
+        "later_stages": _object("what changes after a sequence's first stage", LaterStages),
         "sweep": _object("learning-rate sweep", SweepEntry),
         "world": _object("the synthetic world", WorldSettings),
         "pretrain": _object("the tiny base model", PretrainSettings),

@@ -24,7 +24,7 @@ class TrainSettings(Settings):
     """One fine-tuning run of one method."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     method: Method = setting("sft", "what may change")
     fraction: float | None = setting(
@@ -130,6 +130,25 @@ class TrainSettings(Settings):
         "fsdp", "how several processes share a run: FSDP2 shards the model, DDP copies it"
     )
     validations: int = setting(20, "points of the validation curve (2026)", above=0)
+    structure: Literal["stage", "first"] = setting(
+        "stage",
+        "later stages of a sequence: masks of the stage's own data and draws, or those of the "
+        "first stage kept",
+    )
+    replay_fraction: float = setting(
+        0.0,
+        "samples of earlier stages, as a share of the stage's own, that are mixed in (replay)",
+        minimum=0,
+    )
+    l2_to_start: float = setting(
+        0.0, "weight of the squared distance to the stage's first weights (L2-SP)", minimum=0
+    )
+    average_with_start: float = setting(
+        0.0,
+        "share of the stage's first weights in the saved model (WiSE-FT)",
+        minimum=0,
+        below=1,
+    )
     seed: int = setting(0, "seed of masks and adapters", minimum=0)
 
     def __post_init__(self) -> None:
@@ -166,6 +185,15 @@ class TrainSettings(Settings):
             raise InputError(
                 "lora_targets: is about adapters that all train; use method lora without "
                 "train-only or freeze"
+            )
+        for name in ("l2_to_start", "average_with_start"):
+            if getattr(self, name) and self.method == "lora":
+                raise InputError(
+                    f"{name}: is about whole weights, found method 'lora'; leave it off"
+                )
+        if self.structure == "first" and self.method == "child-tuning-d":
+            raise InputError(
+                "structure: child-tuning-d draws its masks from the stage's own data; use 'stage'"
             )
         if self.quantise and self.dtype != "float32":
             raise InputError("dtype: a packed base keeps float32 elsewhere; leave it off")
