@@ -3,6 +3,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/neurons.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/benchmarks.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/reporting.smk"
 

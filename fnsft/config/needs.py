@@ -1,8 +1,8 @@
-"""What an experiment's run, tables and figures are made from: its models and tasks."""
+"""What an experiment's run, tables and figures are made from: models, tasks and benchmarks."""
 
 from dataclasses import dataclass
 
-from fnsft.config.experiment import NETWORK_FIGURES, Experiment
+from fnsft.config.experiment import NETWORK_FIGURES, SEQUENCE_KINDS, SUITE_KINDS, Experiment
 
 MEASURED = ("agreement", "structure", "scores")
 
@@ -13,10 +13,11 @@ class Needs:
 
     models: tuple[str, ...]
     tasks: tuple[str, ...]
+    benchmarks: tuple[str, ...] = ()
 
 
 def needs_of(experiment: Experiment) -> Needs:
-    """Return the base models and tasks of everything that an experiment can make.
+    """Return the base models, tasks and benchmarks of everything that an experiment can make.
 
     Beside the tasks that are selected, networks may be found from further ones, and measures of
     graphs compare with another one. A table or figure that names models of its own is left out
@@ -26,6 +27,7 @@ def needs_of(experiment: Experiment) -> Needs:
     origins = {experiment.model(model).origin for model in experiment.selection().models}
     models: dict[str, None] = {}
     tasks: dict[str, None] = {}
+    benchmarks: dict[str, None] = {}
     catalogues = [("tables", name) for name in experiment.config["tables"]]
     catalogues += [("figures", name) for name in experiment.config["figures"]]
     for catalogue, name in [("", ""), *catalogues]:
@@ -36,10 +38,29 @@ def needs_of(experiment: Experiment) -> Needs:
         tasks |= dict.fromkeys([selection.task])
         for networks in _networks(experiment, catalogue, name):
             tasks |= dict.fromkeys(experiment.networks_tasks(networks, selection.task))
+        sequence, suites = _asked(experiment, catalogue, name)
+        tasks |= dict.fromkeys(sequence)
+        for benchmark in (b for suite in suites for b in experiment.suite(suite)):
+            benchmarks[benchmark] = None
+            if task := experiment.benchmark_entry(benchmark).task:
+                tasks[task] = None
         measured = catalogue == "figures" and experiment.figure(name).kind in MEASURED
         if measured and experiment.against:
             tasks[experiment.against] = None
-    return Needs(tuple(models), tuple(tasks))
+    return Needs(tuple(models), tuple(tasks), tuple(benchmarks))
+
+
+def _asked(
+    experiment: Experiment, catalogue: str, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the stages' tasks, and the suites, of a table or figure."""
+    selection = experiment.selection(catalogue, name)
+    entry_of = {"tables": experiment.table, "figures": experiment.figure}.get(catalogue)
+    kind = entry_of(name).kind if entry_of else ""
+    if kind in SEQUENCE_KINDS:
+        sequence = experiment.sequence(selection.sequence)
+        return sequence.tasks, sequence.suites
+    return (), selection.suites if kind in SUITE_KINDS else ()
 
 
 def _networks(experiment: Experiment, catalogue: str, name: str) -> list[str]:

@@ -22,6 +22,8 @@ def fetch(settings: FetchSettings, output: Path, registry: Path | None = None) -
             _model(settings, partial)
         elif settings.kind == "dataset":
             _dataset(settings, partial, registry)
+        elif settings.kind == "evalplus":
+            _evalplus(settings, partial)
         else:
             _wheel(settings, partial)
 
@@ -49,6 +51,31 @@ def _dataset(settings: FetchSettings, file: Path, registry: Path | None) -> None
     with file.open("w") as lines:
         for _, row in splits[wanted]:
             lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _evalplus(settings: FetchSettings, file: Path) -> None:
+    """Write the benchmark's items as EvalPlus releases them, with the inputs of all tests."""
+    try:
+        from evalplus.data import humaneval, mbpp, utils
+    except ImportError:
+        raise InputError(
+            f"{settings.name}: expected the package evalplus, found none; "
+            "pip install 'fnsft[benchmarks]'"
+        ) from None
+    versions = {
+        "humaneval": ("HumanEvalPlus", humaneval.HUMANEVAL_PLUS_VERSION),
+        "mbpp": ("MbppPlus", mbpp.MBPP_PLUS_VERSION),
+    }
+    if settings.name not in versions:
+        known = ", ".join(versions)
+        raise InputError(f"name: expected one of {known}, found {settings.name!r}")
+    url, _ = utils.get_dataset_metadata(*versions[settings.name], mini=False, noextreme=False)
+    try:
+        utils.make_cache(url, str(file))
+    except OSError as error:
+        raise InputError(
+            f"{url}: could not be fetched ({error}); get the file by hand and say origin: folder"
+        ) from None
 
 
 def _wheel(settings: FetchSettings, file: Path) -> None:

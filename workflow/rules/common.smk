@@ -7,16 +7,19 @@ from fnsft.config.stages import (
     ConvertSettings,
     FetchSettings,
     FigureSettings,
+    MergeSettings,
     TableSettings,
+    TransferSettings,
     TwinSettings,
 )
 
 from snakemake.settings.enums import Quietness
 from snakemake.utils import min_version
 
+from fnsft.artifacts.items import items_path
 from fnsft.artifacts.storage import existing
-from fnsft.config.experiment import Experiment
-from fnsft.config.names import NULL, TWIN
+from fnsft.config.experiment import SEQUENCE_KINDS, SUITE_KINDS, Experiment
+from fnsft.config.names import NULL, TWIN, StageModel
 from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
@@ -69,15 +72,22 @@ def models_from(origin):
     return one_of(m for m in config["models"] if EXPERIMENT.model(m).origin == origin)
 
 
+VARIANT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
 wildcard_constraints:
-    model=rf"({one_of(config['models'])})(\+twin)?",
+    # A base model, or one after stages: each a task and a variant.
+    model=rf"({one_of(config['models'])})(\+twin)?(/({one_of(config['tasks'])})/{VARIANT})*",
     task=one_of(config["tasks"]),
     graph=rf"({one_of(config.get('graphs', {}))})(\+[a-z]+[0-9.]*)*",
     networks=rf"({one_of(config.get('networks', {}))})({re.escape(NULL)})?",
     dump="activations|unseen",
     table=one_of(config["tables"]),
     figure=one_of(config["figures"]),
-    variant=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    variant=VARIANT,
+    benchmark=one_of(config.get("benchmarks", {})),
+    suite=one_of(config.get("suites", {})),
+    sequence=one_of(config.get("sequences", {})),
     seed=r"\d+",
 
 
@@ -86,23 +96,36 @@ def stage(settings):
     return settings.flags(), f"{settings.stage} version {settings.version}"
 
 
-def model_folder(name):
-    """A base model's folder: the user's own, or the one that a rule makes."""
+def model_folder(name, seed=None):
+    """A model's folder: the user's own, the one that a rule makes, or that of a stage's run."""
+    stages = StageModel.of(name).stages
+    if stages:
+        kind = "runs" if EXPERIMENT.is_plain(stages[-1][1]) else "plain"
+        return f"{RESULTS}/{kind}/{name}/seed{seed}"
     entry = EXPERIMENT.model(name)
     users_own = entry.origin == "folder" and not name.endswith(TWIN)
     return entry.name if users_own else f"{RESULTS}/models/{name}"
 
 
-def data_file(task, name):
-    """A task's file: below data_dir (or its subfolder of the task's name), or from a rule."""
-    origin = EXPERIMENT.task(task).origin
+def model_of(wildcards):
+    """The folder of the model that a job is about."""
+    return model_folder(wildcards.model, getattr(wildcards, "seed", None))
+
+
+def file_of(origin, owner, name):
+    """A file of data: of the world, fetched, or the user's below data_dir (or in it)."""
     if origin == "world":
         return f"{RESULTS}/world/{name}"
-    if origin == "hub":
-        return f"{RESULTS}/sources/{task}/{name}.jsonl"
+    if origin in ("hub", "evalplus"):
+        return f"{RESULTS}/sources/{owner}/{name}.jsonl"
     below = Path(DATA_DIR) / name
     beside = Path(DATA_DIR) / Path(name).name
     return str(beside if beside.exists() and not below.exists() else below)
+
+
+def data_file(task, name):
+    """A task's file."""
+    return file_of(EXPERIMENT.task(task).origin, task, name)
 
 
 def files_of(task):
@@ -121,9 +144,17 @@ def fetched():
     }
     models = [(m, EXPERIMENT.model(m).origin) for m in needs.models]
     tasks = [task for task in needs.tasks if EXPERIMENT.task(task).origin == "hub"]
-    return [file[origin].format(m) for m, origin in models if origin in file] + [
-        path for task in tasks for path in files_of(task)
-    ]
+    asked = [(b, EXPERIMENT.benchmark_entry(b)) for b in needs.benchmarks]
+    return (
+        [file[origin].format(m) for m, origin in models if origin in file]
+        + [path for task in tasks for path in files_of(task)]
+        + [
+            file_of(entry.origin, f"benchmarks/{name}", part)
+            for name, entry in asked
+            for part in (entry.file, entry.examples)
+            if part and entry.origin in ("hub", "evalplus")
+        ]
+    )
 
 
 def users_files():
@@ -155,9 +186,21 @@ def runs_of(selection, only=lambda method: True):
     ]
 
 
+def sequence_runs(selection, variants=None):
+    """The runs of a sequence that a table or figure covers, as paths below transfer/."""
+    methods = (*selection.methods, *selection.controls)
+    variants = variants or EXPERIMENT.variants(methods, selection.fractions)
+    return [
+        f"{model}/{selection.sequence}/{variant}/seed{seed}"
+        for model in selection.models
+        for variant in variants
+        for seed in selection.seeds
+    ]
+
+
 def table_runs(wildcards):
     """The folders of the runs that a table covers."""
-    if EXPERIMENT.table(wildcards.table).kind == "networks":
+    if EXPERIMENT.table(wildcards.table).kind in ("networks", *SEQUENCE_KINDS):
         return []
     runs = runs_of(EXPERIMENT.selection("tables", wildcards.table))
     return [f"{RESULTS}/runs/{run}" for run in runs]

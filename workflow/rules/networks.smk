@@ -14,7 +14,7 @@ def lesion_benchmarks(wildcards):
 
 rule networks:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         data=lambda wildcards: [
             TRAIN_SPLIT.format(task=task, seed=wildcards.seed)
             for task in EXPERIMENT.networks_tasks(wildcards.networks, wildcards.task)
@@ -67,7 +67,7 @@ rule agree:
 rule lesion:
     input:
         unpack(lesion_benchmarks),
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         networks=NETWORKS,
         ranking=SPLITS + "/validation.jsonl",
         evaluation=SPLITS + "/test.jsonl",

@@ -28,7 +28,7 @@ def other_clusters(wildcards):
 
 rule statistics:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         data=TRAIN_SPLIT,
     output:
         NEURONS + "/tokens.safetensors",
@@ -47,7 +47,7 @@ rule statistics:
 
 rule capture:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         data=lambda wildcards: SPLITS
         + ("/train.jsonl" if wildcards.dump == "activations" else "/validation.jsonl"),
     output:
@@ -118,7 +118,7 @@ rule cluster:
 
 rule measure:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         graph=GRAPH,
         clusters=CLUSTERS,
         unseen=NEURONS + "/unseen",
@@ -161,7 +161,7 @@ rule measure:
 
 rule overlap:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         data=TRAIN_SPLIT,
         graph=GRAPH,
     output:

@@ -26,6 +26,8 @@ def table_settings(name):
         controls=selection.controls,
         title=entry.title,
         layout=entry.layout,
+        reference=entry.reference,
+        curve=entry.curve,
     )
 
 
@@ -48,6 +50,12 @@ def figure_inputs(wildcards):
         selection = EXPERIMENT.with_masks(selection)
     if entry.kind in ("perplexity", "updates"):
         return [f"{RESULTS}/runs/{run}" for run in runs_of(selection)]
+    if entry.kind == "bars":
+        return suite_records(selection)
+    if entry.kind in SEQUENCE_KINDS:
+        variants = EXPERIMENT.rates(wildcards.figure) if entry.kind == "rates" else None
+        runs = sequence_runs(selection, variants)
+        return [f"{RESULTS}/transfer/{run}.jsonl" for run in runs]
     if entry.kind == "sweep":
         return [
             f"{RESULTS}/runs/{run}" for _, _, run in figure_points(wildcards.figure)
@@ -84,17 +92,41 @@ def figure_inputs(wildcards):
     ]
 
 
+def last_rates(name):
+    """The learning rate of the last stage, in the order of a figure's inputs."""
+    selection = EXPERIMENT.selection("figures", name)
+    n_stages = len(EXPERIMENT.sequence(selection.sequence).tasks)
+    return tuple(
+        EXPERIMENT.training(str(variant), seed, n_stages).learning_rate
+        for _ in selection.models
+        for variant in EXPERIMENT.rates(name)
+        for seed in selection.seeds
+    )
+
+
+def suite_records(selection):
+    """The scores of a selection's base models and runs."""
+    places = [f"{model}/base" for model in selection.models] + runs_of(selection)
+    return [
+        f"{RESULTS}/metrics/{place}/{suite}.jsonl"
+        for place in places
+        for suite in selection.suites
+    ]
+
+
 def figure_settings(name):
     """What a figure covers and how it calls it."""
     entry, selection = EXPERIMENT.figure(name), EXPERIMENT.selection("figures", name)
     points = figure_points(name) if entry.kind == "sweep" else []
+    rates = last_rates(name) if entry.kind == "rates" else ()
     return FigureSettings(
         kind=entry.kind,
         models=selection.models,
         model_labels=labels_of(selection.models),
         methods=(*selection.methods, *selection.controls),
         axes=tuple(axis for axis, _, _ in points),
-        values=tuple(value for _, value, _ in points),
+        values=rates or tuple(value for _, value, _ in points),
+        curve=entry.curve,
         betas=entry.betas or FigureSettings().betas,
         layers=entry.layers,
     )
@@ -112,6 +144,10 @@ def table_records(wildcards):
             seed=selection.seeds,
             networks=entry.networks,
         )
+    if entry.kind in SEQUENCE_KINDS:
+        return [f"{RESULTS}/transfer/{run}.jsonl" for run in sequence_runs(selection)]
+    if entry.kind in SUITE_KINDS:
+        return suite_records(selection)
     runs = [f"{model}/{selection.task}/base" for model in selection.models]
     runs += runs_of(selection)
     if entry.kind == "selective":
@@ -120,10 +156,33 @@ def table_records(wildcards):
     return [f"{RESULTS}/metrics/{run}.jsonl" for run in runs]
 
 
+def table_items(wildcards):
+    """The items that methods are compared on one by one: those of the last stage."""
+    entry = EXPERIMENT.table(wildcards.table)
+    selection = EXPERIMENT.selection("tables", wildcards.table)
+    records = suite_records(selection) if entry.kind in SUITE_KINDS else []
+    if entry.kind == "continual":
+        methods = (*selection.methods, *selection.controls)
+        suites = EXPERIMENT.sequence(selection.sequence).suites
+        records = [
+            file
+            for model in selection.models
+            for variant in map(str, EXPERIMENT.variants(methods, selection.fractions))
+            for seed in selection.seeds
+            for file in scores_of(
+                EXPERIMENT.stage_models(model, selection.sequence, variant)[-1],
+                seed,
+                suites,
+            )
+        ]
+    return [str(items_path(Path(file))) for file in records]
+
+
 rule table:
     input:
         records=table_records,
         runs=table_runs,
+        per_item=table_items,
     output:
         tex=RESULTS + "/{table}.tex",
         csv=RESULTS + "/{table}.csv",
@@ -131,10 +190,13 @@ rule table:
         LOGS + "/table/{table}.log",
     params:
         stage=lambda wildcards: stage(table_settings(wildcards.table)),
+        paired=lambda wildcards, input: (
+            f"--items {input.per_item}" if input.per_item else ""
+        ),
     message:
         "make {wildcards.table}"
     shell:
-        "fnsft table --records {input.records} --training {input.runs} "
+        "fnsft table --records {input.records} {params.paired} --training {input.runs} "
         "--output {output.tex} --csv {output.csv} {params.stage[0]} 2> {log}"
 
 

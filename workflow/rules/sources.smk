@@ -5,6 +5,7 @@ localrules:
     fetch_model,
     fetch_wheel,
     fetch_data,
+    fetch_benchmark,
     prepare,
 
 

@@ -2,20 +2,50 @@
 RUN = "{model}/{task}/{variant}/seed{seed}"
 
 
+def training_of(wildcards):
+    """The settings of a run, which depend on its place in a sequence."""
+    stage = len(StageModel.of(wildcards.model).stages) + 1
+    return EXPERIMENT.training(wildcards.variant, int(wildcards.seed), stage)
+
+
+def neurons_of(wildcards):
+    """Where a run's structures come from: its own stage's model and data, or the first's."""
+    before = StageModel.of(wildcards.model)
+    if before.stages and training_of(wildcards).structure == "first":
+        return {
+            "model": before.base,
+            "task": before.stages[0][0],
+            "seed": wildcards.seed,
+        }
+    return dict(wildcards)
+
+
 def graph_file(wildcards):
     """The graph, or its clusters, that a variant reads: a list of none or one."""
     graph = EXPERIMENT.graph_of(wildcards.variant)
     if not graph:
         return []
     kind = CLUSTERS if EXPERIMENT.reads_clusters(wildcards.variant) else GRAPH
-    return [kind.format(graph=graph, **wildcards)]
+    return [kind.format(**neurons_of(wildcards) | {"graph": graph})]
 
 
 def networks_file(wildcards):
     """The networks that a variant masks: a list of none or one."""
     networks = EXPERIMENT.networks_of(wildcards.variant)
     file = NEURONS + "/networks/{networks}.safetensors"
-    return [file.format(networks=networks, **wildcards)] if networks else []
+    place = neurons_of(wildcards) | {"networks": networks}
+    return [file.format(**place)] if networks else []
+
+
+def replayed(wildcards):
+    """The training splits of earlier stages that a run draws samples from."""
+    stages = StageModel.of(wildcards.model).stages
+    wanted = training_of(wildcards).replay_fraction > 0
+    return [
+        TRAIN_SPLIT.format(task=task, seed=wildcards.seed)
+        for task, _ in stages
+        if wanted
+    ]
 
 
 def structure_flags(wildcards, input):
@@ -50,12 +80,13 @@ def benchmark_flags(wildcards):
 
 rule train:
     input:
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
         data=multiext(
             RESULTS + "/data/{task}/seed{seed}/", "train.jsonl", "validation.jsonl"
         ),
         graph=graph_file,
         networks=networks_file,
+        replay=replayed,
     output:
         directory(RESULTS + "/runs/" + RUN),
     log:
@@ -67,20 +98,43 @@ rule train:
         mem_mb=200_000,
         runtime=720,
     params:
-        stage=lambda wildcards: stage(
-            EXPERIMENT.training(wildcards.variant, int(wildcards.seed))
-        ),
+        stage=lambda wildcards: stage(training_of(wildcards)),
         data=lambda wildcards, input: Path(input.data[0]).parent,
         structure=structure_flags,
+        replay=lambda wildcards, input: " ".join(
+            ["--replay"] * bool(input.replay)
+            + [str(Path(file).parent) for file in input.replay]
+        ),
+        base=lambda wildcards: StageModel.of(wildcards.model).base,
         method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
         checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
     message:
         "fine-tune {wildcards.model} with {wildcards.variant}, seed {wildcards.seed}"
     shell:
         "fnsft train --model {input.model} --data {params.data} {params.structure} "
-        "--output {output} --checkpoints {params.checkpoints} "
-        "--model-name {wildcards.model} --task {wildcards.task} "
+        "{params.replay} --output {output} --checkpoints {params.checkpoints} "
+        "--model-name {params.base} --task {wildcards.task} "
         "--method-name {params.method} --processes {resources.gpu} {params.stage[0]} 2> {log}"
+
+
+rule plain:
+    input:
+        RESULTS + "/runs/" + RUN,
+    output:
+        directory(RESULTS + "/plain/" + RUN),
+    log:
+        LOGS + "/plain/" + RUN + ".log",
+    benchmark:
+        COSTS + "/plain/" + RUN + ".tsv"
+    resources:
+        mem_mb=64_000,
+        runtime=30,
+    params:
+        stage=stage(MergeSettings()),
+    message:
+        "fold the adapter or mask of {wildcards.variant} into weights to go on from"
+    shell:
+        "fnsft merge {input} --output {output} {params.stage[0]} 2> {log}"
 
 
 rule evaluate:
@@ -124,7 +178,7 @@ use rule evaluate as evaluate_without_mask with:
 rule evaluate_base:
     input:
         unpack(benchmark_files),
-        model=lambda wildcards: model_folder(wildcards.model),
+        model=model_of,
     output:
         RESULTS + "/metrics/{model}/{task}/base.jsonl",
     log:

@@ -1,9 +1,10 @@
 """Settings of benchmarks: what is asked, how answers are made and scored, and how far weights moved."""
 
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from fnsft.config.settings import Settings, setting
+from fnsft.config.settings import Settings, fields_of, setting
 from fnsft.errors import InputError
 
 # What a model generates, or what is taken from its probabilities.
@@ -57,6 +58,12 @@ class Benchmark(Settings):
             raise InputError(f"template: is about code, found it with {self.kind}; leave it off")
         if self.chat and self.kind not in HARNESS_KINDS:
             raise InputError(f"chat: {self.kind} is asked as the model was trained; leave it off")
+
+    def words(self) -> str:
+        """Return what ``fnsft answer --benchmark NAME`` takes: one canonical string."""
+        given = {name: getattr(self, name) for name in fields_of(type(self))}
+        words = (f"{key}={value}" for key, value in given.items() if value not in (None, False))
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ class FetchSettings(Settings):
 
     stage: ClassVar[str] = "fetch"
 
-    kind: Literal["model", "dataset", "wheel"] = setting("model", "what is fetched")
+    kind: Literal["model", "dataset", "wheel", "evalplus"] = setting(
+        "model", "what is fetched; evalplus: the release's humaneval or mbpp"
+    )
     name: str = setting("", "name on the hub, or a requirement such as name==1.0 for a wheel")
     revision: str = setting("main", "revision on the hub")
     config: str | None = setting(None, "configuration of the data set")
