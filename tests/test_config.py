@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fnsft.config.experiment import Experiment
-from fnsft.config.names import Variant
+from fnsft.config.names import StageModel, Variant
 from fnsft.config.schema import schema_text, validate
 from fnsft.errors import InputError
 
@@ -109,6 +109,18 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("training.learning_rate", "fast", "training: learning_rate: expected a number"),
         ("experiment", "../elsewhere", "experiment: expected a folder's name"),
         ("models.llama-3.1-8b.name", None, "name: needed unless origin is 'pretrain'"),
+        ("benchmarks.gsm8k.task", None, "benchmarks.gsm8k: task: needed if origin is 'task'"),
+        ("benchmarks.mmlu.examples", None, "benchmarks.mmlu: examples: needed with shots"),
+        ("benchmarks.mmlu.measures", "trivia", "tasks: no entry 'trivia'"),
+        ("benchmarks.gsm8k.kind", "gsm9k", "benchmarks.gsm8k.kind: expected enum"),
+        ("suites.code.benchmarks", ["humanevil"], "benchmarks: no entry 'humanevil'"),
+        ("sequences.math-code.tasks", ["gsm8k"], "tasks: expected two or more, each once"),
+        ("sequences.math-code.suites", [], "suites: expected at least one, found none"),
+        ("tables.table2.sequence", "code-math", "sequences: no entry 'code-math'"),
+        ("tables.table2.sequence", "", "tables.table2: kind 'continual' needs a sequence"),
+        ("tables.table_medical.suites", [], "kind 'benchmarks' needs suites"),
+        ("figures.learning_retention.factors", [], "kind 'rates' needs factors"),
+        ("methods.replay.earlier", "sfft", "methods: no entry 'sfft'"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(
@@ -154,6 +166,51 @@ def test_a_sweep_figure_trains_every_value_of_every_hyperparameter(papers: dict[
     papers["figures"]["sweep_k_beta"]["ks"] = [65]
     with pytest.raises(InputError, match="k=65 is more than graphs.paper keeps, k_max=64"):
         Experiment(papers).check()
+
+
+def names_of(experiment: Experiment, sequence: str, variant: str) -> list[str]:
+    return [str(model) for model in experiment.stage_models("mistral-7b", sequence, variant)]
+
+
+def test_a_continual_stage_has_the_model_of_the_one_before(papers: dict[str, Any]) -> None:
+    experiment = Experiment(papers)
+    first = "mistral-7b/gsm8k/collab-p0.5"
+    second = f"{first}/codealpaca/collab-p0.5"
+    assert names_of(experiment, "math-code", "collab-p0.5") == ["mistral-7b", first, second]
+    three = names_of(experiment, "math-code-medical", "collab-p0.5")
+    assert three == ["mistral-7b", first, second, f"{second}/medical-o1/collab-p0.5"]
+    assert [str(StageModel.of(name)) for name in three] == three
+
+
+def test_continual_methods_that_change_the_last_stage_share_the_ones_before(
+    papers: dict[str, Any],
+) -> None:
+    experiment = Experiment(papers)
+    for name, first in (("replay", "sft"), ("collab-first-p0.5", "collab-p0.5")):
+        stages = names_of(experiment, "math-code", name)
+        assert stages[1:] == [f"mistral-7b/gsm8k/{first}", f"{stages[1]}/codealpaca/{name}"]
+    stages = names_of(experiment, "math-code", "lora-x0.5")
+    assert stages[1:] == ["mistral-7b/gsm8k/lora", "mistral-7b/gsm8k/lora/codealpaca/lora-x0.5"]
+    assert not experiment.is_plain("lora-x0.5") and experiment.is_plain("replay")
+
+
+def test_later_continual_stages_keep_a_methods_settings_but_those_of_their_own(
+    repository: Path,
+) -> None:
+    experiment = Experiment(load(repository, "tiny"))
+    first, second = (experiment.training("lora", seed=0, stage=stage) for stage in (1, 2))
+    assert (first.learning_rate, second.learning_rate) == (4e-3, 1.6e-3)
+    assert (first.epochs, second.epochs) == (2, 1)
+    rest = {"learning_rate": first.learning_rate, "epochs": first.epochs}
+    assert replace(second, **rest) == first
+    assert experiment.training("lora-x0.25", 0, stage=2).learning_rate == 4e-4
+
+
+def test_a_benchmark_is_a_string_of_words_that_its_command_takes(papers: dict[str, Any]) -> None:
+    benchmark = Experiment(papers).benchmark("mmlu", "a file.jsonl", "dev.jsonl")
+    assert benchmark.words() == (
+        "kind=mmlu 'file=a file.jsonl' examples=dev.jsonl shots=5 max_new_tokens=256 template=auto"
+    )
 
 
 def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:

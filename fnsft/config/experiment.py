@@ -407,9 +407,9 @@ class Experiment:
             self.task(name), self.prepare(name, seed=0)
         for name in self.config.get("benchmarks", {}):
             entry = self.benchmark_entry(name)
-            self.benchmark(name, entry.file, entry.examples)
-            if entry.task:
-                self.task(entry.task)
+            asked = self.benchmark(name, entry.file, entry.examples)
+            for task in filter(None, (entry.task, asked.measures)):
+                self.task(task)
         for name in self.config.get("suites", {}):
             for benchmark in self.suite(name):
                 self.benchmark_entry(benchmark)
@@ -444,6 +444,10 @@ class Experiment:
             raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
         if kind in SUITE_KINDS and not selection.suites:
             raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
+        if kind == "rates" and not self.figure(where.split(".", 1)[1]).factors:
+            raise InputError(
+                f"{where}: kind 'rates' needs factors of the learning rate, found none"
+            )
 
     def _check_affinity(self, variant: Variant, graph: str) -> None:
         where, settings = f"methods.{variant.method}", self.method(variant.method).settings

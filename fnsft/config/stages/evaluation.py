@@ -1,4 +1,4 @@
-"""Settings of benchmarks: what is asked, how answers are made and scored, and how far weights moved."""
+"""Settings of benchmarks: what is asked, how answers are scored, how far a stage moved a model."""
 
 import shlex
 from dataclasses import dataclass
@@ -74,9 +74,7 @@ class AnswerSettings(Settings):
 
     backend: Literal["hf"] = setting("hf", "what generates: transformers")
     batch_size: int = setting(64, "prompts a batch", above=0)
-    max_tokens: int = setting(
-        1_024, "perplexity: longer samples are left out and counted", above=1
-    )
+    max_tokens: int = setting(1_024, "perplexity: longer samples are left out and counted", above=1)
     dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the weights")
     forward_mask: Literal["on", "off"] = setting(
         "on", "use a model that was trained with a mask on its forward pass with it or without"
