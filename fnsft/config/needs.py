@@ -55,8 +55,8 @@ def _asked(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the stages' tasks, and the suites, of a table or figure."""
     selection = experiment.selection(catalogue, name)
-    entry_of = {"tables": experiment.table, "figures": experiment.figure}.get(catalogue)
-    kind = entry_of(name).kind if entry_of else ""
+    kind: str = experiment.table(name).kind if catalogue == "tables" else ""
+    kind = experiment.figure(name).kind if catalogue == "figures" else kind
     if kind in SEQUENCE_KINDS:
         sequence = experiment.sequence(selection.sequence)
         return sequence.tasks, sequence.suites
