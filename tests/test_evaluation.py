@@ -18,7 +18,7 @@ from fnsft.cli.main import main
 from fnsft.data.tokens import Encoded, encode, load_tokenizer
 from fnsft.errors import InputError
 from fnsft.evaluation import cloze, gsm8k
-from fnsft.evaluation.generation import _cut, _StartsLine, generate
+from fnsft.evaluation.generation import _cut, generate
 from fnsft.evaluation.loading import load_model
 from fnsft.evaluation.shares import share, shares_by
 from fnsft.training.completion_loss import SampleLosses, completion_loss
@@ -220,17 +220,6 @@ def test_an_answer_ends_at_the_end_of_sequence_or_the_next_problem(tokenizer: An
     assert cut(" 18\nQuestion: next") == (" 18\n", True)
     assert cut(" the Question: is") == (" the Question: is", False)
     assert cut(" 18", end, *tokenizer("Question:")["input_ids"]) == (" 18", True)
-
-
-def test_a_sequence_is_stopped_once_a_new_line_starts_the_next_problem(tokenizer: Any) -> None:
-    def is_stopped(text: str) -> bool:
-        ids = tokenizer(text)["input_ids"]
-        ids += tokenizer(" ")["input_ids"] * (-len(ids) % 8)
-        criterion = _StartsLine("Question:", tokenizer, prompt_tokens=0)
-        return bool(criterion(torch.tensor([ids]), None)[0])
-
-    assert is_stopped("18\nQuestion:")
-    assert not is_stopped("18. Question:")
 
 
 def test_a_merged_adapter_computes_what_the_adapter_computes(

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from network_rows import lesions_of, networks_of
 from scipy.stats import rankdata
+from score_rows import joined
 
 from fnsft.artifacts.activations import DumpShape, DumpWriter, open_dump, write_dump_tokens
 from fnsft.artifacts.clusters import NO_CLUSTER, Clusters, LayerClusters, write_clusters
 from fnsft.artifacts.lesions import write_lesions
 from fnsft.artifacts.measures import Measure, Source, write_measures
 from fnsft.artifacts.networks import write_networks
+from fnsft.artifacts.records import write_records
 from fnsft.artifacts.scores import (
     BINS,
     HIGHEST,
@@ -154,6 +156,9 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
         write_updates(tmp_path / f"tuned{seed}", training("collab", seed, 1.2), rng.random((3, 40)))
         for seed in (0, 1)
     ]
+    joined_runs = [str(tmp_path / f"joined{seed}.jsonl") for seed in (0, 1)]
+    for seed, path in enumerate(joined_runs):
+        write_records(Path(path), joined(("sft", "replay"), (seed,)))
     return {
         "perplexity": folders[:2],
         "updates": tuned,
@@ -169,6 +174,9 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
         "coverage": [str(tmp_path / "networks.safetensors")],
         "lesions": [str(tmp_path / "lesions.jsonl")],
         "networks-clusters": measures,
+        "bars": joined_runs,
+        "trade-off": joined_runs,
+        "rates": [*joined_runs, *joined_runs, *sweep_flags[-5:]],
     }
 
 
@@ -221,6 +229,7 @@ def test_every_figure_says_how_many_seeds_or_tokens_it_shows(
         "lesions": "mean over 2 seeds; shade: lowest to highest. Random sets: as many neurons of "
         "every layer, 10 draws in all a point",
         "networks-clusters": "2 seeds",
+        **dict.fromkeys(("bars", "trade-off", "rates"), "mean of 2 seeds"),
     }
     assert expected[kind] in texts
 

@@ -36,12 +36,25 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlierStage:
+    """A stage that a run's model has behind it; ``began_with`` is that stage's model's identity."""
+
+    task: str
+    method: str
+    seed: int | None
+    began_with: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingRecord:
     """One fine-tuning run.
 
     ``validation`` has points of at least step, epoch, loss (nats a completion token) and
     perplexity; ``train_loss`` of step and loss. ``mask_pass_rate`` is the share of the masked
-    matrices' entries that passed, over all steps; None without a mask.
+    matrices' entries that passed, over all steps; None without a mask. ``began_with`` is the
+    identity of the model that was trained, ``earlier`` the stages that it had behind it, first to
+    last. ``averaged_validation_perplexity`` is that of the saved model where it is the average of
+    the best epoch's weights and the first ones; all other numbers are of before.
     """
 
     run: Run
@@ -54,6 +67,14 @@ class TrainingRecord:
     mask_pass_rate: float | None
     wall_seconds: float
     peak_memory_mib: float
+    began_with: str | None = None
+    earlier: list[EarlierStage] = dataclasses.field(default_factory=list)
+    averaged_validation_perplexity: float | None = None
+
+    @property
+    def as_earlier(self) -> EarlierStage:
+        """The run as the next one remembers it."""
+        return EarlierStage(self.run.task, self.run.method, self.run.seed, self.began_with)
 
 
 def write_training(folder: Path, record: TrainingRecord) -> None:
@@ -62,16 +83,26 @@ def write_training(folder: Path, record: TrainingRecord) -> None:
 
 
 def read_training(path: Path) -> TrainingRecord:
-    """Read the training record of a model folder, or of the file itself."""
+    """Read the training record of a model folder, or of the file itself.
+
+    Fields that older records lack have their defaults.
+    """
     file = existing(path) / FILE_NAME if path.is_dir() else path
     found = read_json(file)
-    names = [field.name for field in dataclasses.fields(TrainingRecord)]
+    fields = dataclasses.fields(TrainingRecord)
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise InputError(f"{file}: expected a training record of schema {SCHEMA}; train anew")
-    if missing := [name for name in names if name not in found]:
+    if missing := [name for name in needed if name not in found]:
         raise InputError(f"{file}: the field {missing[0]!r} is missing; train anew")
     run = typed_row(Run, found["run"], f"{file}: run")
     for number, point in enumerate(found["validation"], start=1):
         if missing := [name for name in POINT_FIELDS if name not in point]:
             raise InputError(f"{file}: validation point {number} has no {missing[0]!r}")
-    return TrainingRecord(**{name: found[name] for name in names} | {"run": run})
+    where = f"{file}: earlier stage"
+    earlier = [
+        typed_row(EarlierStage, row, f"{where} {number}")
+        for number, row in enumerate(found.get("earlier", []), start=1)
+    ]
+    given = {field.name: found[field.name] for field in fields if field.name in found}
+    return TrainingRecord(**given | {"run": run, "earlier": earlier})

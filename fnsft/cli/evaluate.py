@@ -3,8 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from fnsft.config.settings import flag_of
 from fnsft.config.stages import EvaluateSettings
 from fnsft.errors import InputError
 
@@ -59,21 +60,15 @@ def run(arguments: argparse.Namespace, settings: EvaluateSettings) -> None:
         listing = ", ".join(f"--{name}" for name in (*BENCHMARKS, "rows"))
         raise InputError(f"expected at least one of {listing}, found none")
     _require_apart(arguments)
-    identity = identity_of(arguments)
+    names = {"model_name": arguments.model_name, "task": arguments.task}
+    identity = identity_of(arguments.model, names)
+    forward_mask = forward_mask_of(arguments.model, settings.forward_mask)
 
-    from fnsft.artifacts.forward_masks import FILE, read_forward_mask
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.records import Record, write_records
     from fnsft.artifacts.storage import write_jsonl
     from fnsft.evaluation.suite import evaluate
 
-    mask = read_forward_mask(arguments.model)
-    if mask is None and settings.forward_mask == "off":
-        raise InputError(
-            f"{arguments.model}: expected {FILE}, of a model that was trained with a mask on its "
-            "forward pass, found none; leave --forward-mask out"
-        )
-    forward_mask = None if mask is None else settings.forward_mask
     inputs = {"model": arguments.model} | files
     if arguments.rows is not None:
         inputs["rows"] = arguments.rows
@@ -120,22 +115,32 @@ def _own_rows(arguments: argparse.Namespace) -> "OwnRows | None":
     return read_own_rows(arguments.rows, arguments.model, preset, columns, score)
 
 
-def identity_of(arguments: argparse.Namespace) -> "Run":
-    """Return who the model is: from its ``training.json``, else a base model's given names."""
+def identity_of(model: Path, names: dict[str, str | None]) -> "Run":
+    """Return who the model is: from its ``training.json``, else a base model's given names.
+
+    ``names`` are the values of the flags ``model_name`` and, of a stage that has it, ``task``.
+    """
     from fnsft.artifacts.storage import existing
     from fnsft.artifacts.training import FILE_NAME, Run, read_training
 
-    names = (arguments.model_name, arguments.task)
-    if (existing(arguments.model) / FILE_NAME).is_file():
-        if any(names):
-            raise InputError(
-                f"{arguments.model}: {FILE_NAME} there names the run; "
-                "leave --model-name and --task out"
-            )
-        return read_training(arguments.model).run
-    if not all(names):
+    flags = " and ".join(map(flag_of, names))
+    if (existing(model) / FILE_NAME).is_file():
+        if any(names.values()):
+            raise InputError(f"{model}: {FILE_NAME} there names the run; leave {flags} out")
+        return read_training(model).run
+    if not all(names.values()):
+        raise InputError(f"{model}: no {FILE_NAME}, so this is a base model: give {flags}")
+    return Run(model=names["model_name"] or "", task=names.get("task") or "", method="base")
+
+
+def forward_mask_of(model: Path, wanted: Literal["on", "off"]) -> Literal["on", "off"] | None:
+    """Return what records say of a model's mask on its forward pass; None when it has none."""
+    from fnsft.artifacts.forward_masks import FILE, read_forward_mask
+
+    mask = read_forward_mask(model)
+    if mask is None and wanted == "off":
         raise InputError(
-            f"{arguments.model}: no {FILE_NAME}, so this is a base model: "
-            "give --model-name and --task"
+            f"{model}: expected {FILE}, of a model that was trained with a mask on its "
+            "forward pass, found none; leave --forward-mask out"
         )
-    return Run(model=arguments.model_name, task=arguments.task, method="base")
+    return None if mask is None else wanted

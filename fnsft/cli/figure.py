@@ -18,7 +18,7 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         help="what the kind draws: runs, measures, histograms, dumps, statistics, clusters, "
-        "networks or lesions",
+        "networks, lesions or records",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="the figure, .pdf; a .png goes beside it"

@@ -16,7 +16,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        help="records of fnsft evaluate, or of fnsft lesion (kind networks), .jsonl",
+        help="records of fnsft evaluate, score or transfer, or of fnsft lesion (kind networks), "
+        ".jsonl",
     )
     parser.add_argument(
         "--training",
@@ -25,6 +26,14 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="training.json files or folders: validation chooses p for the average, and what "
         "runs cost stands in the notes",
+    )
+    parser.add_argument(
+        "--items",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="continual, benchmarks: item scores of fnsft score, their records beside them, for "
+        "paired differences",
     )
     parser.add_argument("--output", type=Path, required=True, help="the table, .tex")
     parser.add_argument("--csv", type=Path, required=True, help="the same cells, .csv")
@@ -36,9 +45,10 @@ def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
     from fnsft.artifacts.storage import written_whole
     from fnsft.reporting.tables import printed_table
 
-    inputs = {str(path): path for path in (*arguments.records, *arguments.training)}
+    files = (*arguments.records, *arguments.training, *arguments.items)
+    inputs = {str(path): path for path in files}
     with recorded_stage(settings, inputs, arguments.output) as record:
-        table = printed_table(arguments.records, arguments.training, settings)
+        table = printed_table(arguments.records, arguments.training, settings, arguments.items)
         with written_whole(arguments.csv) as partial:
             partial.write_text(table.csv)
         with written_whole(arguments.output) as partial:

@@ -15,9 +15,10 @@ from fnsft.config.stages import DataSettings, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 
 if TYPE_CHECKING:
-    from fnsft.artifacts.training import Run
+    from fnsft.artifacts.training import Run, TrainingRecord
     from fnsft.training.files import RunFiles
     from fnsft.training.own_data import Source
+    from fnsft.training.stages import Lineage
 
 __all__ = ["SETTINGS", "add_paths", "run"]
 
@@ -32,19 +33,30 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     from fnsft.training.checkpoints import clear, is_claimed, require_ours, saved_checkpoint
     from fnsft.training.files import RunFiles
     from fnsft.training.processes import Processes, launch
+    from fnsft.training.replay import require_replay
+    from fnsft.training.stages import (
+        lineage_of,
+        require_first_structure,
+        require_plain_start,
+        structure_identity,
+    )
 
     processes = Processes.of_environment()
     wanted = wanted_structure(arguments, settings)
     _require_networks(arguments.networks, settings)
     source = _source(arguments)
     model = local_model(arguments.model, arguments.model_revision)
-    identity = model_identity(model)
+    require_plain_start(model)
+    lineage = lineage_of(model, model_identity(model))
     given = getattr(arguments, wanted) if wanted else None
+    require_first_structure(settings, lineage, given, arguments.networks)
+    require_replay(arguments.replay, settings, lineage.stage)
     if given is not None:
-        read_structure(existing(given), settings, identity)
+        read_structure(existing(given), settings, structure_identity(settings, lineage))
     for path in filter(None, (arguments.networks, arguments.validation, arguments.registry)):
         existing(path)
-    _name(arguments, source)
+    _name(arguments, source, lineage)
+    lineage.sequence(arguments.task)  # refuses a name that would read as two tasks
     files = RunFiles(
         model=model,
         data=Path(source.data),
@@ -52,8 +64,10 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         or arguments.output.with_name(f"{arguments.output.name}.checkpoints"),
         output=arguments.output,
         networks=arguments.networks,
+        replay=tuple(arguments.replay),
     )
-    files.require_apart(arguments.validation, arguments.registry, arguments.networks, given)
+    beside = (arguments.validation, arguments.registry, arguments.networks, *files.replay)
+    files.require_apart(*beside, given)
     require_ours(files.checkpoints)
     if arguments.resume == "never":
         _start_anew(files.checkpoints, processes.n)
@@ -69,7 +83,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         if wanted and given is None:
             given = _made_structure(files, settings, processes.n)
         if not shared:
-            _train(arguments, settings, files, wanted, given)
+            _train(arguments, settings, files, lineage, wanted, given)
     except InputError:
         if processes.is_main:
             clear(files.checkpoints, before)
@@ -82,38 +96,41 @@ def _train(
     arguments: argparse.Namespace,
     settings: TrainSettings,
     files: "RunFiles",
+    lineage: "Lineage",
     wanted: str | None,
     structure: Path | None,
 ) -> None:
     """Train in this process, alone or as one of several."""
-    from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.training.checkpoints import claim
     from fnsft.training.finetuning import fine_tune
     from fnsft.training.processes import Processes
+    from fnsft.training.stages import structure_identity
 
     processes = Processes.of_environment()
     inputs = {"model": files.model, "data": files.data}
     graph = None
     if wanted and structure is not None:
         inputs[wanted] = structure
-        graph = read_structure(structure, settings, model_identity(files.model))
+        graph = read_structure(structure, settings, structure_identity(settings, lineage))
     if files.networks is not None:
         inputs["networks"] = files.networks
+    inputs |= {f"replay {number}": folder for number, folder in enumerate(files.replay, start=1)}
     resume_from = claim(files.checkpoints, settings, inputs, processes.is_main)
     files = dataclasses.replace(files, resume_from=resume_from)
     if resume_from is not None and processes.is_main:
         print(f"going on from {resume_from}", file=sys.stderr)
-    identity = _identity(arguments, settings)
+    identity = _identity(arguments, settings, lineage)
     with recorded_stage(settings, inputs, files.output, processes.is_main) as record:
-        done = fine_tune(files, settings, graph, identity, record, processes)
+        done = fine_tune(files, settings, graph, identity, lineage, record, processes)
         record.note(resumed_from=resume_from.name if resume_from else None)
     if not processes.is_main:
         return
     shutil.rmtree(files.checkpoints)
     print(
         f"{files.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
-        f"{done.best_epoch:g}, validation perplexity {done.best_validation_perplexity:.4f}; "
+        f"{done.best_epoch:g}, validation perplexity {done.best_validation_perplexity:.4f}"
+        f"{_after_averaging(done)}; "
         f"{record.notes['train_samples_left_out']} longer samples left out",
         file=sys.stderr,
     )
@@ -166,9 +183,15 @@ def _start_anew(checkpoints: Path, n_processes: int) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _name(arguments: argparse.Namespace, source: "Source") -> None:
+def _after_averaging(record: "TrainingRecord") -> str:
+    averaged = record.averaged_validation_perplexity
+    return "" if averaged is None else f" ({averaged:.4f} averaged with the start)"
+
+
+def _name(arguments: argparse.Namespace, source: "Source", lineage: "Lineage") -> None:
     """Put in what the run is called in tables where it was not said."""
-    arguments.model_name = arguments.model_name or Path(arguments.model).name
+    known = lineage.before.model if lineage.before else Path(arguments.model).name
+    arguments.model_name = arguments.model_name or known
     arguments.task = arguments.task or (source.preset.name if source.preset else _stem(source.data))
 
 
@@ -196,10 +219,12 @@ def _words(
         "--method-name": arguments.method_name,
     }
     given = [word for flag, value in paths.items() if value for word in (flag, str(value))]
+    if files.replay:
+        given += ["--replay", *map(str, files.replay)]
     return [settings.stage, *given, *shlex.split(settings.flags())]
 
 
-def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
+def _identity(arguments: argparse.Namespace, settings: TrainSettings, lineage: "Lineage") -> "Run":
     """Return what tells this run from others in tables."""
     from fnsft.artifacts.training import Run
 
@@ -212,9 +237,10 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings) -> "Run":
         affinity=settings.affinity,
         applies_to=settings.applies_to if settings.masked else None,
         mask_mode=settings.mask_mode,
-        stage=1,
+        stage=lineage.stage,
         seed=settings.seed,
         learning_rate=settings.learning_rate,
+        sequence=lineage.sequence(arguments.task),
     )
 
 

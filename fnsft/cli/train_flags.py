@@ -40,6 +40,14 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         help="networks that mask_mode is about: networks.safetensors, or JSON such as "
         '{"0": [10, 50]}; absent: found in the training split first',
     )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="prepared folders of earlier stages, of which replay_fraction is mixed in",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
     parser.add_argument(
         "--checkpoints",

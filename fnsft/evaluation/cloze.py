@@ -77,6 +77,11 @@ def log_probabilities(
     return np.split(total, ends[:-1])
 
 
+def hits(items: Sequence[ClozeItem], scores: Sequence[np.ndarray]) -> list[bool]:
+    """Return of each item whether its answer is the likeliest choice, the first of equals."""
+    return [int(s.argmax()) == item.answer for item, s in zip(items, scores, strict=True)]
+
+
 def measure(items: Sequence[ClozeItem], scores: Sequence[np.ndarray]) -> list[Measurement]:
     """Return accuracy (overall and by subject) and accuracy_norm; the first of equals is taken.
 
@@ -84,7 +89,7 @@ def measure(items: Sequence[ClozeItem], scores: Sequence[np.ndarray]) -> list[Me
     """
     answers = [item.answer for item in items]
     lengths = [np.array([len(choice) for choice in item.choices]) for item in items]
-    summed = [int(s.argmax()) == a for s, a in zip(scores, answers, strict=True)]
+    summed = hits(items, scores)
     normed = [
         int((s / length).argmax()) == a
         for s, length, a in zip(scores, lengths, answers, strict=True)

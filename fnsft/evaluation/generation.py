@@ -1,30 +1,31 @@
 """Answers in batches: the text of a prompt is the same whatever it is batched with.
 
+But for ties: logits that are equal up to the rounding of their dtype may change places with the
+size of a batch, which in float32 is rare and in bfloat16 is not (``benchmarks/generation.py``).
+
 B = sequences of a batch, V = tokens of the vocabulary.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import (
+    Cache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
     TopPLogitsWarper,
 )
 
-_CHECK_EVERY_TOKENS = 8
-_STOP_TOKENS_AT_MOST = 16  # more than a byte-level tokenizer spends on "\nQuestion:"
+_SEGMENT_TOKENS = 16  # after these, sequences that have ended leave the batch
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,6 @@ class Sampling:
     temperature: float
     top_p: float = 1.0
     seed: int = 0
-
-
-class _StartsLine(StoppingCriteria):
-    """Ends a sequence soon after a line starts with a text; the answer is cut there later."""
-
-    def __init__(self, start: str, tokenizer: PreTrainedTokenizerBase, prompt_tokens: int) -> None:
-        self.start = start
-        self.tokenizer = tokenizer
-        self.prompt_tokens = prompt_tokens
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        new = input_ids.shape[1] - self.prompt_tokens
-        if new % _CHECK_EVERY_TOKENS == 0:
-            window = min(new, _CHECK_EVERY_TOKENS + _STOP_TOKENS_AT_MOST)
-            tails = self.tokenizer.batch_decode(input_ids[:, -window:])
-            started = [f"\n{self.start}" in tail for tail in tails]
-            done |= torch.tensor(started, device=done.device)
-        return done
 
 
 class _Draw(LogitsProcessor):
@@ -84,6 +66,10 @@ class _Draw(LogitsProcessor):
         noise = [torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators]
         return scores - torch.stack(noise).log().to(scores.device)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some sequences of the batch."""
+        self.generators = [self.generators[row] for row in rows]
+
 
 @torch.inference_mode()
 def generate(
@@ -93,6 +79,7 @@ def generate(
     *,
     batch_size: int,
     max_new_tokens: int,
+    stops: Sequence[str] = (),
     ends_before: str | None = None,
     sampling: Sampling | None = None,
     streamer: Any = None,
@@ -106,6 +93,9 @@ def generate(
 
     Parameters
     ----------
+    stops
+        An answer also ends before the first of these texts, which is looked for in its whole
+        text, so that it does not matter how tokens cut it.
     ends_before
         An answer also ends before a line that starts with this text.
     sampling
@@ -114,32 +104,37 @@ def generate(
     streamer
         A streamer of transformers, which takes the tokens of one prompt as they come.
     """
-    stops = stop_ids(model, tokenizer)
-    model.eval()
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0],
-    )
+    assert all(stops), "an empty stop would end every answer at once"
+    end_ids = use_greedily(model, tokenizer)
     seeds = _seeds(prompts, sampling.seed) if sampling else []
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, Generation] = {}
+
+    def cut(ids: list[int]) -> Generation:
+        return _cut(tokenizer, ids, end_ids, ends_before, stops)
+
     starts = range(0, len(order), batch_size)
     silent = True if streamer else None
     for start in tqdm(starts, desc="generate", unit="batch", leave=None, disable=silent):
         chosen = order[start : start + batch_size]
+        draw = _Draw(sampling, [seeds[i] for i in chosen]) if sampling else None
         batch = [prompts[i] for i in chosen]
-        longest = max(map(len, batch))
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "streamer": streamer}
-        if ends_before:
-            criterion = _StartsLine(ends_before, tokenizer, longest)
-            options["stopping_criteria"] = StoppingCriteriaList([criterion])
-        if sampling:
-            draw = _Draw(sampling, [seeds[i] for i in chosen])
-            options["logits_processor"] = LogitsProcessorList([draw])
-        for i, ids in zip(chosen, _continue(model, batch, longest, options), strict=True):
-            answers[i] = _cut(tokenizer, ids, stops, ends_before)
+        answers |= zip(
+            chosen, _continue(model, batch, max_new_tokens, cut, draw, streamer), strict=True
+        )
     return [answers[i] for i in range(len(prompts))]
+
+
+def use_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Put a model's own generation settings aside; return the ids that end a text."""
+    ends = stop_ids(model, tokenizer)
+    model.eval()
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+    )
+    return ends
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -163,26 +158,69 @@ def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
 
 
 def _continue(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], longest: int, options: dict[str, Any]
-) -> list[list[int]]:
-    input_ids = torch.full((len(prompts), longest), model.generation_config.pad_token_id)
-    attended = torch.zeros_like(input_ids)
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    cut: Callable[[list[int]], Generation],
+    draw: _Draw | None,
+    streamer: Any,
+) -> list[Generation]:
+    """Continue one batch in segments; what has ended leaves it, and its cache, between two."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), model.generation_config.pad_token_id)
+    attended = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         attended[row, longest - len(prompt) :] = 1
-    output = model.generate(
-        input_ids=input_ids.to(model.device), attention_mask=attended.to(model.device), **options
-    )
-    return output[:, longest:].tolist()
+    ids, attended = ids.to(model.device), attended.to(model.device)
+    # A streamer takes each call of generate for a text of its own.
+    segment = max_new_tokens if streamer else _SEGMENT_TOKENS
+    processors = LogitsProcessorList([draw] if draw else [])
+    found: dict[int, Generation] = {}
+    live = list(range(len(prompts)))
+    cache: Cache | None = None
+    while live:
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=attended,
+            past_key_values=cache,
+            max_new_tokens=min(segment, max_new_tokens - (ids.shape[1] - longest)),
+            logits_processor=processors,
+            streamer=streamer,
+            return_dict_in_generate=True,
+        )
+        made = output.sequences[:, longest:].tolist()
+        answers = dict(zip(live, map(cut, made), strict=True))
+        at_limit = len(made[0]) >= max_new_tokens
+        found |= {i: answer for i, answer in answers.items() if at_limit or answer.finished}
+        rows = [row for row, i in enumerate(live) if i not in found]
+        live = [live[row] for row in rows]
+        kept = torch.tensor(rows, dtype=torch.long, device=ids.device)
+        ids, attended = output.sequences[kept], attended[kept]
+        attended = torch.nn.functional.pad(attended, (0, ids.shape[1] - attended.shape[1]), value=1)
+        # Without a cache (state space models name theirs otherwise) all is computed anew.
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and len(rows) < len(made):
+            cache.reorder_cache(kept)
+        if draw:
+            draw.keep(rows)
+    return [found[i] for i in range(len(prompts))]
 
 
 def _cut(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list[int], ends_before: str | None
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    end_ids: list[int],
+    ends_before: str | None,
+    stops: Sequence[str] = (),
 ) -> Generation:
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
-    # What follows an early stop by text is padding, which decodes to nothing.
+    """Return the text of new tokens up to the first end, which is a token or a text."""
+    end = next((place for place, token in enumerate(ids) if token in end_ids), None)
+    # What follows the end is padding; a text's end may stand anywhere in a segment.
     text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    found = ends_before and re.search(f"^{re.escape(ends_before)}", text, re.MULTILINE)
+    ends = [re.escape(stop) for stop in stops]
+    ends += [f"^{re.escape(ends_before)}"] if ends_before else []
+    found = re.search("|".join(ends), text, re.MULTILINE) if ends else None
     if found:
         text = text[: found.start()]
-    return Generation(text, finished=end is not None or bool(found))
+    return Generation(text, finished=end is not None or found is not None)

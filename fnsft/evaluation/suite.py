@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fnsft.artifacts.records import Measurement
-from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.config.stages import EvaluateSettings
 from fnsft.data.formats import Example
 from fnsft.data.tokens import (
@@ -21,11 +19,16 @@ from fnsft.data.tokens import (
     positions_of,
     stop_ids_of,
 )
-from fnsft.errors import InputError
 from fnsft.evaluation import cloze, exact, gsm8k, perplexity
 from fnsft.evaluation.generation import Generation, generate, stop_ids
 from fnsft.evaluation.loading import load_model
 from fnsft.evaluation.own_rows import OwnRows, require_room
+from fnsft.evaluation.questions import (
+    answer_of,
+    read_examples,
+    scored_problems,
+    scored_questions,
+)
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.merging import adapter_base
 
@@ -85,11 +88,11 @@ def read_benchmarks(
     """
     problems: list[Example] = []
     if "gsm8k" in files:
-        problems = scored_problems(_read_examples(files["gsm8k"], settings.gsm8k_limit))
+        problems = scored_problems(read_examples(files["gsm8k"], settings.gsm8k_limit))
     questions: list[Example] = []
     if "exact" in files:
         encoder = Encoder.of(tokenizer, stop_ids)
-        questions = scored_questions(_read_examples(files["exact"], settings.exact_limit), encoder)
+        questions = scored_questions(read_examples(files["exact"], settings.exact_limit), encoder)
     items = cloze.read_cloze(files["cloze"]) if "cloze" in files else []
     split = None
     if "perplexity" in files:
@@ -139,36 +142,6 @@ def measure(
         result.measurements += perplexity.measure(losses)
         result.counts["perplexity_samples_too_long"] = benchmarks.split.n_left_out
     return result
-
-
-def scored_problems(problems: Sequence[tuple[str, Example]]) -> list[Example]:
-    """Return the problems, of which each has a gold number."""
-    for where, problem in problems:
-        if gsm8k.gold_answer(problem.completion) is None:
-            raise InputError(
-                f"{where}: completion: expected a number after ####, "
-                f"found {problem.completion[-60:]!r}"
-            )
-    return [problem for _, problem in problems]
-
-
-def scored_questions(questions: Sequence[tuple[str, Example]], encoder: Encoder) -> list[Example]:
-    """Return the questions, of which each has an answer."""
-    for where, question in questions:
-        if not answer_of(question, encoder).strip():
-            raise InputError(f"{where}: completion: expected an answer, found none")
-    return [question for _, question in questions]
-
-
-def _read_examples(path: Path, limit: int | None) -> list[tuple[str, Example]]:
-    """Read the first samples of a prepared split, each with where it stands."""
-    examples = []
-    for number, row in islice(numbered_rows(path), limit):
-        where = f"{path} line {number}"
-        examples.append((where, typed_row(Example, row, where)))
-    if not examples:
-        raise InputError(f"{path}: expected at least one problem, found none")
-    return examples
 
 
 def _answer_problems(
@@ -226,16 +199,6 @@ def _answers(
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         ends_before=ends_before,
-    )
-
-
-def answer_of(example: Example, encoder: Encoder) -> str:
-    """Return the answer in a completion, without the token that a chat template ends it with."""
-    if example.special_tokens:
-        return example.completion
-    ids = encoder.encode(example).completion_ids[:-1]
-    return encoder.tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
 from fnsft.artifacts.records import Record
@@ -16,7 +16,7 @@ from fnsft.artifacts.training import TrainingRecord
 from fnsft.errors import InputError
 
 Key = tuple[str, str, float | None]
-Kind = Literal["items", "pooled items", "seeds", "bound", "seeds, sd", "draws, sd"]
+Kind = Literal["items", "pooled items", "seeds", "bound", "seeds, sd", "draws, sd", "paired"]
 T = TypeVar("T", bound=Record | TrainingRecord)
 
 
@@ -28,7 +28,8 @@ class Cell:
     mean square (both answer the same items, so that two runs are no second sample of them);
     the spread of three or more seeds; or, in averages, the mean of the parts' errors, which
     bounds that of the average however they are correlated. In tables of networks it is the
-    standard deviation over seeds, or over random draws. A mean over models or fractions has no
+    standard deviation over seeds, or over random draws. A paired difference has an interval, from
+    ``low`` to ``high``, in place of an error. A mean over models or fractions has no
     n where theirs differ.
     """
 
@@ -41,8 +42,10 @@ class Cell:
     learning_rate: float | None = None
     optimizer_steps: float | None = None
     chosen: bool = False
-    mark: Literal["", "best", "second", "beyond"] = ""
+    mark: Literal["", "best", "second", "beyond", "differs"] = ""
     n_draws: int | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], where: str) -> Cell:
@@ -118,6 +121,14 @@ def by_cell(runs: Iterable[T]) -> dict[Key, list[T]]:
         for field in ("task", "stage", "lam", "affinity", "applies_to", "mask_mode"):
             _the_only(identities, field, name_of(key))
     return dict(grouped)
+
+
+def keys_of(found: Iterable[Key], model: str, methods: Sequence[str]) -> Iterator[Key]:
+    """Yield the keys of a model's rows: of every method one, or each of its fractions."""
+    known = list(found)
+    for method in methods:
+        own = [key for key in known if key[:2] == (model, method)]
+        yield from sorted(own, key=lambda key: key[2] or 0) or [(model, method, None)]
 
 
 def name_of(key: Key) -> str:

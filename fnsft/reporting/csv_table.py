@@ -42,6 +42,8 @@ GRID_FIELDS = (
     "value",
     "uncertainty",
     "uncertainty_kind",
+    "low",
+    "high",
     "n_items",
     "n_seeds",
     "n_draws",
@@ -145,6 +147,8 @@ def _numbers(cell: Cell | None) -> dict[str, str | int | None]:
         "value": short(cell.value),
         "uncertainty": short(cell.uncertainty),
         "uncertainty_kind": cell.kind,
+        "low": short(cell.low),
+        "high": short(cell.high),
         "n_items": cell.n_items,
         "n_seeds": cell.n_seeds,
         "n_draws": cell.n_draws,
@@ -159,9 +163,9 @@ def _cell_of(row: dict[str, str]) -> Cell | None:
     if not row["value"]:
         return None
     numbers = {name: int(row[name]) if row[name] else None for name in COUNTS}
-    uncertainty = float(row["uncertainty"]) if row["uncertainty"] else None
-    kind, mark = row["uncertainty_kind"], row["mark"]
-    return Cell(float(row["value"]), uncertainty, kind, mark=mark, **numbers)  # type: ignore[arg-type]
+    names = ("value", "uncertainty", "low", "high")
+    found = {name: float(row[name]) if row[name] else None for name in names}
+    return Cell(**found, **numbers, kind=row["uncertainty_kind"], mark=row["mark"])  # type: ignore[arg-type]
 
 
 def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fnsft.reporting.cells import Cell
 from fnsft.reporting.labels import counted, style_of
+from fnsft.reporting.table import marks_of
 
 DASH = "–"
 SHARE = "share"  # a metric that counts neurons or draws, and has no items
@@ -93,6 +94,19 @@ def cell_over_seeds(measured: Collection[Measured]) -> Cell | None:
     )
 
 
+def mark_best(
+    rows: Sequence[dict[Column, Cell | None]], quantities: Iterable[Sequence[Column]]
+) -> None:
+    """Mark the best and second number of every quantity, over all of its columns."""
+    for columns in quantities:
+        found = [
+            (row, c, cell) for row in rows for c in columns if (cell := row.get(c)) is not None
+        ]
+        marks = marks_of([cell for _, _, cell in found], style_of(columns[0].metric))
+        for (row, column, _), cell in zip(found, marks, strict=True):
+            row[column] = cell
+
+
 def deviation_of(values: Sequence[float]) -> float | None:
     """Return the standard deviation; None of fewer than two values, or of infinite ones."""
     finite = len(values) > 1 and all(map(math.isfinite, values))
@@ -104,12 +118,15 @@ def measured_in_words(grid: Grid) -> list[str]:
     measured = [(column, cell) for column, cell in grid.cells if cell is not None]
     items: dict[str, set[int | None]] = {}
     for column, cell in measured:
-        if column.metric != SHARE:
+        if column.metric != SHARE and style_of(column.metric).of_items:
             items.setdefault(column.group, set()).add(cell.n_items)
     listed = "; ".join(f"{group} {_number(found)}" for group, found in items.items())
     spreads = _spreads([cell for _, cell in measured if cell.uncertainty is not None])
-    words = [f"Items: {listed}."]
+    words = [f"Items: {listed}."] if listed else []
     words += [f"±: {'; '.join(spreads)}."] if spreads else []
+    if seeds := {cell.n_seeds or 0 for _, cell in measured if cell.kind == "paired"}:
+        runs = "one seed" if seeds == {1} else f"{counted(seeds)} seeds"
+        words.append(f"Brackets: 95 % interval over items, {runs}.")
     if len(measured) < len(grid.columns) * sum(map(len, grid.blocks.values())):
         unmeasured = f", or not measured (cells: {grid.missing})" if grid.missing else ""
         words.append(f"{DASH}: does not apply{unmeasured}.")

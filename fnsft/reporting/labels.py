@@ -18,6 +18,11 @@ FOUR_DIGITS, SIX_DIGITS = 1e3, 1e5
 LABELS = {
     "base": "Base",
     "sft": "SFT",
+    "sft-half": "SFT, half the rate",
+    "sft-quarter": "SFT, a quarter of the rate",
+    "replay": "SFT with replay",
+    "l2": "SFT, L2 to start",
+    "averaged": "SFT averaged with its start",
     "lora": "LoRA",
     "random": "Random",
     "child-tuning-f": "Child-Tuning-F",
@@ -29,6 +34,7 @@ LABELS = {
     "random-update": "Random, whole update",
     "highest-update": "Highest, whole update",
     "collab-update": "CollabMask, whole update",
+    "collab-first": "CollabMask, first graph",
     "no-knn": "w/o kNN",
     "no-alpha": "w/o α",
     "no-reweight": "w/o token reweight",
@@ -49,6 +55,15 @@ LABELS = {
     "cluster-shuffled": "Shuffled clusters",
     "projections-only": "Projections only",
 }
+BENCHMARK_LABELS = {
+    "gsm8k": "GSM8K",
+    "humaneval": "HumanEval",
+    "mbpp": "MBPP",
+    "mmlu": "MMLU",
+    "mmlu-pro": "MMLU-Pro",
+    "pubmedqa": "PubMedQA",
+}
+PLUS = "pass_at_1_plus"
 RANDOM = "-random"
 SOURCE_LABELS = {
     "model": "model",
@@ -91,6 +106,11 @@ def label_of(method: str) -> str:
     if method.endswith(RANDOM) and (of := LABELS.get(method.removesuffix(RANDOM))):
         return of.replace("network", "random set")
     return LABELS.get(method, method)
+
+
+def benchmark_label(benchmark: str, metric: str = "") -> str:
+    """Return how a benchmark is written; with EvalPlus's further tests it has a plus."""
+    return BENCHMARK_LABELS.get(benchmark, benchmark) + ("+" if metric == PLUS else "")
 
 
 def run_label(method: str, fraction: float | None) -> str:
@@ -163,26 +183,51 @@ class MetricStyle:
     """How a metric's values are printed, and which of two is better.
 
     Values of more than three digits, as perplexities of broken models have, are rounded.
+    ``of_items`` is off where a metric has no items of its own.
     """
 
     scale: float = 100.0
     decimals: int = 1
     unit: str = "%"
     lower_is_better: bool = False
+    signed: bool = False
+    of_items: bool = True
 
     def printed(self, value: float, beside: float | None = None) -> str:
         """Return the value as it is printed, without its unit, to the digits of another one."""
-        number = value * self.scale
+        # What lies half-way prints alike before and after it was written with fewer digits.
+        number = round(value * self.scale, 9)
         size = abs(number if beside is None else beside * self.scale)
         if size < FOUR_DIGITS:
+            if self.signed and beside is None:
+                # Adding 0.0 takes the sign from what rounds to zero.
+                return f"{round(number, self.decimals) + 0.0:+.{self.decimals}f}"
             return f"{number:.{self.decimals}f}"
         if size < SIX_DIGITS:
             return f"{number:.0f}"
         return f"{number:.1e}".replace("e+", "e").replace("e0", "e")
 
 
+POINTS = MetricStyle(unit="points", signed=True, of_items=False)
+RATIO = MetricStyle(scale=1.0, decimals=3, unit="", lower_is_better=True)
+NATS = MetricStyle(scale=1.0, decimals=3, unit="nats", lower_is_better=True)
+STYLES = {
+    "perplexity": MetricStyle(scale=1.0, decimals=2, unit="", lower_is_better=True),
+    "average_accuracy": MetricStyle(of_items=False),
+    "backward_transfer": POINTS,
+    "forward_transfer": POINTS,
+    "forgetting": replace(POINTS, lower_is_better=True),
+    "general_retention": POINTS,
+    "difference": replace(POINTS, unit="%", of_items=True),
+    "ratio": RATIO,
+    "kept_at_same_learning": POINTS,
+    "kept_at_same_learning_ratio": replace(RATIO, unit="ratio", of_items=False),
+    "kl_forward": NATS,
+    "kl_reverse": NATS,
+    "relative_weight_change": MetricStyle(decimals=2, lower_is_better=True, of_items=False),
+}
+
+
 def style_of(metric: str) -> MetricStyle:
-    """Return a metric's style: perplexity as it is, shares in percent."""
-    if metric == "perplexity":
-        return MetricStyle(scale=1.0, decimals=2, unit="", lower_is_better=True)
-    return MetricStyle()
+    """Return a metric's style; what is not known is a share, in percent."""
+    return STYLES.get(metric, MetricStyle())

@@ -12,6 +12,7 @@ from fnsft.reporting.table import Table
 HEADER = r"""% Made by `fnsft table` from metric records; do not edit. The document needs
 % \usepackage{booktabs,multirow,threeparttable}
 """
+PLACES = 10  # columns of value ± error that a page holds
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -24,9 +25,14 @@ _ESCAPES = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "−": "$-$",
     "±": r"$\pm$",
     "–": "--",
     "†": r"$^{\dagger}$",
+    "‡": r"$^{\ddagger}$",
     "λ": r"$\lambda$",
     "α": r"$\alpha$",
     "β": r"$\beta$",
@@ -45,9 +51,20 @@ def latex(table: Table) -> str:
 
 
 def grid_latex(grid: Grid) -> str:
-    """Write a grid as a ``table`` environment: a line above every block and every section."""
-    width = 1 + len(grid.columns)
-    lines = [*_heads(grid.columns), r"\midrule"]
+    """Write a grid as a ``table`` environment; columns that do not fit stand below the others."""
+    parts = _parts(grid)
+    width = 1 + max(map(len, parts))
+    lines: list[str] = []
+    for columns in parts:
+        lines += [r"\midrule\midrule"] if lines else []
+        lines += _part(grid, columns, width)
+    notes = [*grid.notes, *measured_in_words(grid)]
+    return _environment(grid.caption, "l" + "c" * (width - 1), lines, notes)
+
+
+def _part(grid: Grid, columns: Sequence[Column], width: int) -> list[str]:
+    """Return the lines of some columns: a line above every block and every section."""
+    lines = [*_heads(columns), r"\midrule"]
     for place, (model, rows) in enumerate(grid.blocks.items()):
         lines += [r"\midrule"] if place else []
         lines.append(_row([rf"\multicolumn{{{width}}}{{l}}{{\textbf{{{escaped(model)}}}}}"]))
@@ -58,10 +75,23 @@ def grid_latex(grid: Grid) -> str:
                     _row([rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escaped(section)}}}}}"])
                 )
             for row in members:
-                cells = [_cell(style_of(c.metric), row.cells.get(c)) for c in grid.columns]
+                cells = [_cell(style_of(c.metric), row.cells.get(c)) for c in columns]
                 lines.append(_row([escaped(row.name), *cells]))
-    notes = [*grid.notes, *measured_in_words(grid)]
-    return _environment(grid.caption, "l" + "c" * len(grid.columns), lines, notes)
+    return lines
+
+
+def _parts(grid: Grid) -> list[list[Column]]:
+    """Break the columns between groups into parts as wide as a page; intervals take two places."""
+    wide = {column for column, cell in grid.cells if cell is not None and cell.low is not None}
+    parts: list[list[Column]] = []
+    for _, members in itertools.groupby(grid.columns, key=lambda column: column.heading):
+        group = list(members)
+        together = [*parts[-1], *group] if parts else group
+        if parts and len(together) + len(wide.intersection(together)) <= PLACES:
+            parts[-1] = together
+        else:
+            parts.append(group)
+    return parts
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
@@ -163,10 +193,18 @@ def _cell(style: MetricStyle, cell: Cell | None, dagger: bool = False) -> str:
     if cell is None:
         return "--"
     command = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}.get(cell.mark, "%s")
-    text = command % style.printed(cell.value)
+
+    def number(value: float, beside: float | None = None) -> str:
+        text = style.printed(value, beside)
+        return text.replace("-", "$-$") if style.signed else text
+
+    text = command % number(cell.value)
     if cell.uncertainty is not None:
-        text += rf"{{\tiny$\,\pm${style.printed(cell.uncertainty, cell.value)}}}"
-    return text + (r"\rlap{$^{\dagger}$}" if dagger or cell.mark == "beyond" else "")
+        text += rf"{{\tiny$\,\pm${number(cell.uncertainty, cell.value)}}}"
+    if cell.low is not None and cell.high is not None:
+        text += rf"{{\tiny\,[{number(cell.low)}, {number(cell.high)}]}}"
+    marks = {"beyond": r"\rlap{$^{\dagger}$}", "differs": r"\rlap{$^{\ddagger}$}"}
+    return text + marks.get("beyond" if dagger else cell.mark, "")
 
 
 def _method_cell(table: Table, cell: Cell | None) -> str:

@@ -3,18 +3,16 @@
 A block is one model. A method without a mask on its forward pass is the same model on or off.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import TableSettings
 from fnsft.errors import InputError
-from fnsft.reporting.cells import Cell, Key, by_cell, learning_rate_of, name_of, task_of
-from fnsft.reporting.grid import DASH, Column, Grid, Row, cell_over_seeds
-from fnsft.reporting.labels import counted, in_order, run_label, style_of
+from fnsft.reporting.cells import Cell, Key, by_cell, keys_of, learning_rate_of, name_of, task_of
+from fnsft.reporting.grid import DASH, Column, Grid, Row, cell_over_seeds, mark_best
+from fnsft.reporting.labels import counted, in_order, run_label
 from fnsft.reporting.notes import titled, told_by_method
-from fnsft.reporting.table import marks_of
 
 Cells = dict[Column, Cell | None]
 MASK = ("mask on", "mask off")
@@ -51,13 +49,14 @@ def selective_grid(
     cells = _cells(found)
     twice = {record.method for record in found if record.forward_mask is not None}
     blocks = {}
+    quantities = [columns[place : place + len(MASK)] for place in range(0, len(columns), len(MASK))]
     for model in models:
         blocks[model] = [
             Row("controls" if key[1] in controls else "", run_label(*key[1:]), row)
-            for key in _keys(cells, model, (*methods, *controls))
+            for key in keys_of(cells, model, (*methods, *controls))
             for row in [_row(cells.get(key, {}), columns, key[1] in twice)]
         ]
-        _mark([row.cells for row in blocks[model] if not row.section], columns)
+        mark_best([row.cells for row in blocks[model] if not row.section], quantities)
     trained = by_cell(t for t in trainings if (t.run.model, t.run.method, t.run.fraction) in cells)
     caption = titled(settings.title, f"accuracy and perplexity, task {task_of(found)}.")
     return Grid(columns, blocks, caption, (*_notes(wanted, bool(controls)), *_costs(trained)))
@@ -83,26 +82,9 @@ def _cells(records: Sequence[Record]) -> dict[Key, Cells]:
     return cells
 
 
-def _keys(cells: Mapping[Key, Cells], model: str, methods: Sequence[str]) -> Iterator[Key]:
-    """Yield a model's rows: of every method one, or each of its fractions."""
-    for method in methods:
-        found = [key for key in cells if key[:2] == (model, method)]
-        yield from sorted(found, key=lambda key: key[2] or 0) or [(model, method, None)]
-
-
 def _row(found: Cells, columns: Sequence[Column], twice: bool) -> Cells:
     """Return a row's cells, None where one is expected; those without a mask have none off."""
     return {column: found.get(column) for column in columns if twice or column.name == MASK[0]}
-
-
-def _mark(rows: Sequence[Cells], columns: Sequence[Column]) -> None:
-    """Mark the best and second number of every quantity, over both columns."""
-    for (_, metric), members in itertools.groupby(columns, key=lambda c: (c.group, c.metric)):
-        group = list(members)
-        found = [(row, c, cell) for row in rows for c in group if (cell := row.get(c)) is not None]
-        marks = marks_of([cell for _, _, cell in found], style_of(metric))
-        for (row, column, _), cell in zip(found, marks, strict=True):
-            row[column] = cell
 
 
 def _notes(wanted: Sequence[tuple[str, str]], controls: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """The tables of every kind: from files to what is printed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fnsft.artifacts.lesions import read_lesions
@@ -13,8 +13,11 @@ from fnsft.reporting.labels import ModelLabels
 from fnsft.reporting.latex import grid_latex, latex
 from fnsft.reporting.network_table import networks_grid
 from fnsft.reporting.notes import missing_cells
+from fnsft.reporting.run_items import item_files
+from fnsft.reporting.score_table import score_grid
 from fnsft.reporting.selective_table import selective_grid
 from fnsft.reporting.table import summarise
+from fnsft.reporting.transfer_table import transfer_grid
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,12 @@ class PrintedTable:
 
 
 def printed_table(
-    paths: Sequence[Path], training_paths: Sequence[Path], settings: TableSettings
+    paths: Sequence[Path],
+    training_paths: Sequence[Path],
+    settings: TableSettings,
+    item_paths: Sequence[Path] = (),
 ) -> PrintedTable:
-    """Read metric records (kind networks: lesions) and training records, and print the table."""
+    """Read metric records (kind networks: lesions), training records, items; print the table."""
     labels = ModelLabels.of(settings)
     labelled = labels.settings(settings)
     if settings.kind == "networks":
@@ -45,6 +51,12 @@ def printed_table(
             table = summarise(records, trainings, labelled)
             missing = missing_cells(table)
             return PrintedTable(latex(table), csv_text(table), rows, len(table.cells), missing)
-        grid = selective_grid(records, trainings, labelled)
+        if settings.kind == "selective":
+            grid = selective_grid(records, trainings, labelled)
+        elif settings.kind == "transfer":
+            grid = transfer_grid(records, labelled)
+        else:
+            files = [replace(f, run=labels.row(f.run)) for f in item_files(item_paths)]
+            grid = score_grid(records, files, labelled)
     filled = len(grid.cells) - grid.missing
     return PrintedTable(grid_latex(grid), grid_csv(grid), rows, filled, grid.missing)

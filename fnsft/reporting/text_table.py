@@ -70,7 +70,11 @@ def grid_text(grid: Grid) -> str:
         for _, members in itertools.groupby(grid.columns, key=lambda column: column.heading)
     ]
     pages = [[names, *part] for part in _parts(groups, width)]
-    marks = {"best": "* best of its block", "beyond": "† worse than all its random sets"}
+    marks = {
+        "best": "* best of its block",
+        "beyond": "† worse than all its random sets",
+        "differs": "‡ p < .05 after Holm's correction",
+    }
     found = {cell.mark for _, cell in grid.cells if cell is not None}
     head = [
         *measured_in_words(grid),
@@ -93,7 +97,10 @@ def _grid_cell(column: GridColumn, row: Row | None) -> str:
         return "– "
     printed = style_of(column.metric).printed
     error = "" if cell.uncertainty is None else f"±{printed(cell.uncertainty, cell.value)}"
-    return printed(cell.value) + error + {"best": "*", "beyond": "†"}.get(cell.mark, " ")
+    if cell.low is not None and cell.high is not None:
+        error = f" [{printed(cell.low)}, {printed(cell.high)}]"
+    mark = {"best": "*", "beyond": "†", "differs": "‡"}.get(cell.mark, " ")
+    return printed(cell.value) + error + mark
 
 
 def published_text(rows: Sequence[CsvRow]) -> str:

@@ -6,7 +6,7 @@ tokens of the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -60,15 +60,76 @@ class SampleLosses:
 
         Notes
         -----
-        The mean loss r = ΣL/ΣT is a ratio estimator, with the delta method's variance
-        Σ(L − rT)² / ((n − 1) n T̄²) (Cochran 1977, eq. 6.13, without the finite-population
-        factor); the error of exp(r) is exp(r) times that of r.
+        By the delta method the error of exp(r) is exp(r) times :func:`mean_stderr`, that of r.
         """
         if self.n < 2:
             return None
-        residual = self.nll - self.mean_per_token * self.tokens
-        variance = (residual**2).sum() / (self.n - 1) / self.n / self.tokens.mean() ** 2
-        return float(self.perplexity * np.sqrt(variance))
+        return float(self.perplexity * mean_stderr(self.nll, self.tokens))
+
+
+def mean_stderr(sums: np.ndarray, tokens: np.ndarray) -> float:
+    """Return the standard error of a mean a token over n > 1 samples.
+
+    Parameters
+    ----------
+    sums
+        Of each sample, over its tokens, [n].
+    tokens
+        Of each sample, [n].
+
+    Notes
+    -----
+    The mean r = ΣL/ΣT is a ratio estimator, with the delta method's variance
+    Σ(L − rT)² / ((n − 1) n T̄²) (Cochran 1977, eq. 6.13, without the finite-population factor).
+    """
+    n = len(sums)
+    residual = sums - float(sums.sum() / tokens.sum()) * tokens
+    return float(np.sqrt((residual**2).sum() / (n - 1) / n / tokens.mean() ** 2))
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedBatch:
+    """Samples side by side, padded on the right, where causal attention never looks.
+
+    ``input_ids`` and ``attended`` are int64 [B, T]; ``scored`` is bool [B, T], true where a
+    completion's tokens stand.
+    """
+
+    input_ids: torch.Tensor
+    attended: torch.Tensor
+    scored: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Sequence[PromptAndCompletion]) -> Self:
+        """Pad samples to the longest."""
+        longest = max(len(sample.prompt_ids) + len(sample.completion_ids) for sample in batch)
+        input_ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        attended = torch.zeros_like(input_ids)
+        scored = torch.zeros(len(batch), longest, dtype=torch.bool)
+        for row, sample in enumerate(batch):
+            ids = [*sample.prompt_ids, *sample.completion_ids]
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            attended[row, : len(ids)] = 1
+            scored[row, len(sample.prompt_ids) : len(ids)] = True
+        # The first token of a text has no prediction; a prompt without tokens would lose it.
+        assert not scored[:, 0].any(), "a sample needs at least one prompt token"
+        return cls(input_ids, attended, scored)
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """Which sample each completion token is of, int64 [C]."""
+        return self.scored.nonzero(as_tuple=True)[0]
+
+    def predictions(self, model: torch.nn.Module) -> torch.Tensor:
+        """Return what a model predicts every completion token with: float32 logits [C, V]."""
+        device = next(model.parameters()).device
+        logits = model(
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attended.to(device),
+            use_cache=False,
+        ).logits  # [B, T, V]
+        rows, columns = self.scored.nonzero(as_tuple=True)
+        return logits[rows.to(device), (columns - 1).to(device)].float()
 
 
 @torch.no_grad()
@@ -77,9 +138,9 @@ def completion_loss(
 ) -> SampleLosses:
     """Return each sample's loss on its completion, whatever it is batched with.
 
-    Samples are batched by length and padded on the right, where causal attention never
-    looks. Log-probabilities are taken in float32 and summed in float64. The logits take
-    B·T·V values of the model's precision. The model comes back in the mode it was in.
+    Samples are batched by length. Log-probabilities are taken in float32 and summed in float64.
+    The logits take B·T·V values of the model's precision. The model comes back in the mode it was
+    in.
     """
     nll = np.zeros(len(samples))
     tokens = np.array([len(sample.completion_ids) for sample in samples], dtype=np.int64)
@@ -97,25 +158,10 @@ def completion_loss(
 
 
 def _batch_loss(model: torch.nn.Module, batch: Sequence[PromptAndCompletion]) -> np.ndarray:
-    device = next(model.parameters()).device
-    longest = max(len(sample.prompt_ids) + len(sample.completion_ids) for sample in batch)
-    input_ids = torch.zeros(len(batch), longest, dtype=torch.long)  # [B, T]
-    attended = torch.zeros_like(input_ids)
-    scored = torch.zeros(len(batch), longest, dtype=torch.bool)
-    for row, sample in enumerate(batch):
-        ids = [*sample.prompt_ids, *sample.completion_ids]
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        attended[row, : len(ids)] = 1
-        scored[row, len(sample.prompt_ids) : len(ids)] = True
-    # The first token of a text has no prediction; a prompt without tokens would lose it.
-    assert not scored[:, 0].any(), "a sample needs at least one prompt token"
-    logits = model(
-        input_ids=input_ids.to(device), attention_mask=attended.to(device), use_cache=False
-    ).logits  # [B, T, V]
-    rows, columns = scored.nonzero(as_tuple=True)  # [C] each
-    predictions = logits[rows.to(device), (columns - 1).to(device)].float()  # [C, V]
-    targets = input_ids[rows, columns].to(device)
+    padded = PaddedBatch.of(batch)
+    predictions = padded.predictions(model)
+    targets = padded.input_ids[padded.scored].to(predictions.device)
     losses = torch.nn.functional.cross_entropy(predictions, targets, reduction="none")
     sums = torch.zeros(len(batch), dtype=torch.float64)
-    sums.index_add_(0, rows, losses.cpu().double())
+    sums.index_add_(0, padded.rows, losses.cpu().double())
     return sums.numpy()

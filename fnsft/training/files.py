@@ -22,6 +22,7 @@ class RunFiles:
     checkpoints: Path
     output: Path
     networks: Path | None = None
+    replay: tuple[Path, ...] = ()
     resume_from: Path | None = None
 
     @property

@@ -1,5 +1,6 @@
 """One fine-tuning run, from a model folder and its splits to a model folder and its record."""
 
+import dataclasses
 import functools
 import sys
 import time
@@ -11,9 +12,6 @@ from datasets import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -40,15 +38,18 @@ from fnsft.training.masking import (
     Graph,
     Structure,
     build_masker,
+    choose_trainable,
     masked_matrices,
     require_shape,
     trained_neurons,
 )
 from fnsft.training.networks import NeuronChoice
 from fnsft.training.processes import Processes
-from fnsft.training.run_table import run_lines
-from fnsft.training.saving import record_of, require_room, save_best, write_run
-from fnsft.training.trainer import MaskedTrainer, WhenPrepared
+from fnsft.training.replay import with_replay
+from fnsft.training.run_table import run_lines, stage_in_words
+from fnsft.training.saving import average_best, record_of, require_room, save_best, write_run
+from fnsft.training.stages import Lineage, drawing_settings, stage_seed, structure_identity
+from fnsft.training.trainer import MaskedTrainer, WhenPrepared, only_a_bar
 
 
 def fine_tune(
@@ -56,38 +57,53 @@ def fine_tune(
     settings: TrainSettings,
     graph: Graph | None,
     run: Run,
+    lineage: Lineage,
     stage: StageRun,
     processes: Processes,
 ) -> TrainingRecord:
     """Train, keep the best epoch, and write the model folder with its records.
 
     All ``processes`` call it; the main one writes. ``stage`` is noted the samples that were
-    left out because of their length, of every layer the neurons without a neighbour, and how
-    many neurons the run's networks have.
+    left out because of their length and those replayed, of every layer the neurons without a
+    neighbour, and how many neurons the run's networks have. What is drawn of the data, networks
+    and Fisher information, is drawn of the stage's own samples.
     """
     clock = time.perf_counter()
+    replay_seed = stage_seed(settings.seed, lineage.stage)
+    settings = drawing_settings(settings, lineage)
     tokenizer = load_tokenizer(files.model)
     limits = (settings.max_tokens, stop_ids_of(files.model), positions_of(files.model))
     train = load_split(files.train, tokenizer, *limits)
     validation = load_split(files.validation, tokenizer, *limits)
-    arguments = trainer_arguments(settings, files.checkpoints, processes, len(train.samples))
+    pools = [load_split(folder / "train.jsonl", tokenizer, *limits) for folder in files.replay]
+    fraction = settings.replay_fraction
+    mixed = with_replay(train.samples, [p.samples for p in pools], fraction, replay_seed)
+    n_samples = len(mixed.samples)
+    arguments = trainer_arguments(settings, files.checkpoints, processes, n_samples)
     audited = audit(train, tokenizer)
     stage.note(
         processes=processes.n,
         train_samples_left_out=train.n_left_out,
         validation_samples_left_out=validation.n_left_out,
+        replayed_samples=list(mixed.counts),
+        replay_samples_left_out=sum(pool.n_left_out for pool in pools),
     )
     if processes.is_main:
-        table = run_lines(files, settings, processes, arguments.device, train, validation)
+        learned = dataclasses.replace(train, samples=mixed.samples)
+        of_stage = stage_in_words(run, settings, mixed.n_replayed)
+        table = run_lines(
+            files, settings, processes, arguments.device, learned, validation, of_stage
+        )
         print(*audited.lines(), *table, sep="\n", file=sys.stderr)
     set_seed(settings.seed)
     model = load_base(files, settings, arguments)
     if graph is not None:
         require_shape(graph, model)
-    choice = chosen_neurons(model, files, train.samples, settings, arguments, stage)
-    trainer = make_trainer(model, tokenizer, train.samples, settings, arguments)
+    of = structure_identity(settings, lineage)
+    choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
+    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments)
     if processes.is_main:
-        require_room(files, trainer.model, settings.method == "lora")
+        require_room(files, trainer.model, settings)
     form = read_prompt_format(files.data)
     if form is not None and tokenizer.chat_template is None:
         tokenizer.chat_template = form.chat_template
@@ -98,7 +114,7 @@ def fine_tune(
         if not settings.masked:
             return None
         draw = functools.partial(drawn, trainer, train.samples, files, processes)
-        steps = epoch_steps(settings, processes, len(train.samples))
+        steps = epoch_steps(settings, processes, n_samples)
         return build_masker(model, settings, structure, steps, draw)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
@@ -109,7 +125,9 @@ def fine_tune(
     trainer.add_callback(WhenPrepared(trainer, build, files.resume_from))
     trainer.add_callback(ValidationCurve(measure, settings.validations, save))
     trainer.train(resume_from_checkpoint=str(files.resume_from) if files.resume_from else None)
-    record = record_of(trainer, run, clock)
+    record = record_of(trainer, run, lineage, clock)
+    if settings.average_with_start and processes.is_main:
+        record = average_best(record, files, settings, arguments, mask, measure)
     if trainer.masker and isinstance(trainer.masker.policy, Collab):
         affinities = trainer.masker.policy.affinities
         stage.note(isolated_neurons=[affinity.isolated for affinity in affinities])
@@ -123,12 +141,16 @@ def chosen_neurons(
     samples: Sequence[Encoded],
     settings: TrainSettings,
     arguments: TrainingArguments,
+    identity: str,
     stage: StageRun,
 ) -> NeuronChoice | None:
-    """Return the neurons of the run's networks, if it has any; say and note how many they are."""
+    """Return the neurons of the run's networks, if it has any; say and note how many they are.
+
+    Networks that are given are of the model with this ``identity``.
+    """
     if settings.mask_mode is None:
         return None
-    found = networks.read_or_find(model, files, samples, settings.seed, arguments)
+    found = networks.read_or_find(model, files, samples, settings.seed, arguments, identity)
     choice = networks.choose_neurons(found, settings)
     counts = {str(epoch): n for epoch, n in enumerate(choice.counts, start=1)}
     stage.note(mask_site=choice.site, network_neurons_by_epoch=counts)
@@ -202,23 +224,6 @@ def drawn(
     )
     drawn_masks.write_masks(files.checkpoints, matrices, masks, processes.is_main)
     return masks
-
-
-def only_a_bar(trainer: MaskedTrainer) -> None:
-    """Stop the trainer from printing a line a step; on a terminal a progress bar stays."""
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(type("Bar", (ProgressCallback,), {"on_log": TrainerCallback.on_log}))
-
-
-def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
-    """Freeze all but what neurons own where the method, or ``unmasked: freeze``, asks for it."""
-    frozen = settings.masked and settings.unmasked == "freeze"
-    # With adapters nothing else trains, and a quantised model has no weights to list.
-    if settings.method != "lora" and (frozen or settings.method == "projections-only"):
-        model.requires_grad_(False)
-        for matrix in masked_matrices(model, settings):
-            matrix.parameter.requires_grad_(True)
 
 
 def as_dataset(samples: Sequence[Encoded]) -> Dataset:

@@ -50,6 +50,16 @@ def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLP
     return mlp_matrices(model) + (mlp_biases(model) if settings.trains_networks else [])
 
 
+def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
+    """Freeze all but what neurons own where the method, or ``unmasked: freeze``, asks for it."""
+    frozen = settings.masked and settings.unmasked == "freeze"
+    # With adapters nothing else trains, and a quantised model has no weights to list.
+    if settings.method != "lora" and (frozen or settings.method == "projections-only"):
+        model.requires_grad_(False)
+        for matrix in masked_matrices(model, settings):
+            matrix.parameter.requires_grad_(True)
+
+
 def build_masker(
     model: torch.nn.Module,
     settings: TrainSettings,

@@ -65,12 +65,13 @@ class MemoryEstimate:
     affinities: int
     mask_scratch: int
     validation_logits: int
+    first_weights: int = 0
 
     @property
     def total(self) -> int:
         """Bytes at the peak: of a training step, or of a validation, which has no gradients."""
         step = self.gradients + self.activations + self.mask_scratch
-        held = self.weights + self.moments + self.affinities
+        held = self.weights + self.moments + self.first_weights + self.affinities
         return held + max(step, self.validation_logits)
 
     @property
@@ -137,9 +138,10 @@ def estimate(
     -----
     weights: b·P; packed, P' linear entries in ``PACKED_BYTES`` each and the rest in float32; with
     autocast 2·P' for the copies in bfloat16. Adapters are float32. gradients: b·K, and as much
-    in buckets. moments: 2·b·K (Adam). affinities: W in every layer, 4·N² a dense one, a value and
-    its column for each of k neighbours else. Activations are counted as in Korthikanti et al. 2022
-    (arXiv 2205.05198, Section 4.1), tensor by tensor, for layers as transformers writes them: no
+    in buckets. moments: 2·b·K (Adam). first_weights: b·K with l2_to_start. affinities: W in every
+    layer, 4·N² a dense one, a value and its column for each of k neighbours else. Activations are
+    counted as in Korthikanti et al. 2022 (arXiv 2205.05198, Section 4.1), tensor by tensor, for
+    layers as transformers writes them: no
     dropout, RMSNorm that keeps its input, the normalised values and its output. In values a token
     and layer::
 
@@ -176,6 +178,7 @@ def estimate(
         affinities=_affinities(shape, settings),
         mask_scratch=_mask_scratch(shape, settings) // shards,
         validation_logits=logits,
+        first_weights=(train_bytes * train if settings.l2_to_start else 0) // shards,
     )
 
 

@@ -74,14 +74,16 @@ def read_or_find(
     samples: Sequence[Encoded],
     seed: int,
     arguments: TrainingArguments,
+    identity: str,
 ) -> Templates:
     """Return the networks of the file that was given, or find them in the training samples.
 
+    Those of the file are of the model with this ``identity``, which may be another stage's.
     Those that are found stay in the run's checkpoints with their manifest, so that a run that
     resumes has the same ones. Of several processes the main one finds them, the others wait
     and read.
     """
-    widths, identity = site_widths(model), model_identity(files.model)
+    widths = site_widths(model)
     if files.networks is not None:
         return read_templates(files.networks, widths, identity)
     path = files.checkpoints / FILE_NAME

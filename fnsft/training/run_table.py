@@ -4,6 +4,7 @@ import psutil
 import torch
 
 from fnsft.artifacts.storage import size_in_words
+from fnsft.artifacts.training import Run
 from fnsft.config.stages import FRACTION_METHODS, TrainSettings
 from fnsft.data.tokens import EncodedSplit
 from fnsft.training.arguments import accumulation, total_steps
@@ -20,14 +21,19 @@ def run_lines(
     device: torch.device,
     train: EncodedSplit,
     validation: EncodedSplit,
+    of_stage: dict[str, str],
 ) -> list[str]:
-    """Return the run's table, aligned, and a warning where its memory may not suffice."""
+    """Return the run's table, aligned, and a warning where its memory may not suffice.
+
+    ``train`` holds all that is learned from, replayed samples among them.
+    """
     shape, free = shape_or_none(files.model, settings), free_bytes(device)
     own_attention = shape.attention if shape else "the model's own"
     attention = attention_of(settings, device) or own_attention
     rows = {
         "model": files.base_name + (f", {shape.parameters / 1e6:,.1f}M parameters" if shape else "")
     }
+    rows |= of_stage
     rows |= settings_in_words(settings, processes, len(train.samples))
     times = min(settings.validations, total_steps(settings, processes, len(train.samples)))
     rows["validation"] = f"{len(validation.samples):,} samples, about {times} times"
@@ -52,6 +58,20 @@ def run_lines(
     rows["device"] = f"{device.type}, {size_in_words(free)} free"
     rows["checkpoints"] = str(files.checkpoints)
     return [f"{name:<14} {words}" for name, words in rows.items()] + warning
+
+
+def stage_in_words(run: Run, settings: TrainSettings, n_replayed: int) -> dict[str, str]:
+    """Return the rows about a sequence of stages: none for a plain first stage."""
+    rows = {"stage": f"{run.stage} of {run.sequence}"} if run.stage > 1 else {}
+    if n_replayed or (settings.replay_fraction and run.stage > 1):
+        rows["replay"] = f"{n_replayed:,} samples of earlier stages among them"
+    elif settings.replay_fraction:
+        rows["replay"] = "nothing: a first stage has none before it"
+    if settings.l2_to_start:
+        rows["penalty"] = f"{settings.l2_to_start:g} / 2 of the squared distance to the start"
+    if settings.average_with_start:
+        rows["saved"] = f"averaged with {settings.average_with_start:.0%} of the first weights"
+    return rows
 
 
 def settings_in_words(

@@ -1,9 +1,13 @@
 """What a run leaves behind: the best epoch's weights with their mask, records, networks."""
 
+import dataclasses
+import math
 import shutil
 import time
+from collections.abc import Callable
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, TrainingArguments
 
 from fnsft.artifacts.forward_masks import ForwardMask, write_forward_mask
 from fnsft.artifacts.identity import ADAPTER, model_identity
@@ -11,16 +15,25 @@ from fnsft.artifacts.manifest import peak_memory_mib
 from fnsft.artifacts.storage import read_json, require_space, write_json, written_whole
 from fnsft.artifacts.telemetry import write_masks, write_neuron_updates
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
+from fnsft.config.stages import TrainSettings
+from fnsft.masks.forward import attach
 from fnsft.training import networks
+from fnsft.training.anchoring import average_into
 from fnsft.training.curve import best_point, points_of
 from fnsft.training.files import RunFiles
+from fnsft.training.loading import load_base
 from fnsft.training.processes import Processes
 from fnsft.training.quantisation import packing_of, write_packing
+from fnsft.training.stages import Lineage
 from fnsft.training.trainer import MaskedTrainer
 
+AVERAGED = "averaged"  # the best epoch's weights, averaged with those that the stage began with
 
-def require_room(files: RunFiles, model: PreTrainedModel, adapters: bool) -> None:
+
+def require_room(files: RunFiles, model: PreTrainedModel, settings: TrainSettings) -> None:
     """Refuse a run that will fill its disk: two checkpoints, the best epoch, the output.
+
+    The average with the first weights lies beside the best epoch.
 
     Raises
     ------
@@ -29,8 +42,9 @@ def require_room(files: RunFiles, model: PreTrainedModel, adapters: bool) -> Non
     """
     parameters = list(model.parameters())
     trained = sum(p.nbytes for p in parameters if p.requires_grad)
-    saved = trained if adapters else sum(p.nbytes for p in parameters)
-    require_space(files.checkpoints / "best", 2 * (saved + 2 * trained) + 2 * saved)
+    saved = trained if settings.method == "lora" else sum(p.nbytes for p in parameters)
+    copies = 3 if settings.average_with_start else 2
+    require_space(files.checkpoints / "best", 2 * (saved + 2 * trained) + copies * saved)
 
 
 def save_best(
@@ -59,7 +73,33 @@ def save_best(
             write_packing(folder, packing)
 
 
-def record_of(trainer: MaskedTrainer, run: Run, clock: float) -> TrainingRecord:
+def average_best(
+    record: TrainingRecord,
+    files: RunFiles,
+    settings: TrainSettings,
+    arguments: TrainingArguments,
+    mask: ForwardMask | None,
+    measure: Callable[[torch.nn.Module], dict[str, float]],
+) -> TrainingRecord:
+    """Average the best epoch with the first weights, beside it; record its perplexity.
+
+    Both models are loaded anew, in the main process alone. The best epoch stays as it is, so
+    that a run that is killed here averages once.
+    """
+    best, target = files.checkpoints / "best", files.checkpoints / AVERAGED
+    model = load_base(dataclasses.replace(files, model=best), settings, arguments)
+    average_into(model, load_base(files, settings, arguments), settings.average_with_start)
+    with written_whole(target, replace=True) as folder:
+        shutil.copytree(best, folder)
+        model.save_pretrained(folder)
+    model.to(arguments.device)
+    if mask is not None:
+        attach(model, mask)
+    perplexity = math.exp(measure(model)["loss"])
+    return dataclasses.replace(record, averaged_validation_perplexity=perplexity)
+
+
+def record_of(trainer: MaskedTrainer, run: Run, lineage: Lineage, clock: float) -> TrainingRecord:
     """Return what is recorded of a finished run that began at ``clock``."""
     points = points_of(trainer.state)
     chosen = best_point(points)
@@ -79,19 +119,22 @@ def record_of(trainer: MaskedTrainer, run: Run, clock: float) -> TrainingRecord:
         mask_pass_rate=telemetry.pass_rate if telemetry else None,
         wall_seconds=round(time.perf_counter() - clock, 3),
         peak_memory_mib=peak_memory_mib(),
+        began_with=lineage.began_with,
+        earlier=list(lineage.earlier),
     )
 
 
 def write_run(
     files: RunFiles, trainer: MaskedTrainer, record: TrainingRecord, processes: Processes
 ) -> None:
-    """Write the model folder: the best epoch's weights, and what is known of the run."""
+    """Write the model folder: the best epoch's weights or their average, and what is known."""
     telemetry = trainer.masker.telemetry if trainer.masker else None
     updates = telemetry.neuron_updates() if telemetry else None  # all processes together
     if not processes.is_main:
         return
     with written_whole(files.output) as folder:
-        shutil.copytree(files.checkpoints / "best", folder)
+        averaged = files.checkpoints / AVERAGED
+        shutil.copytree(averaged if averaged.is_dir() else files.checkpoints / "best", folder)
         for found in networks.files_found(files.checkpoints):
             shutil.copy(found, folder)
         for name, file in files.kept.items():

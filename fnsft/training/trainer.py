@@ -6,13 +6,21 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTTrainer
 
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
+from fnsft.training.anchoring import Anchor
 
 
 class MaskedTrainer(SFTTrainer):
@@ -20,7 +28,8 @@ class MaskedTrainer(SFTTrainer):
 
     The mask acts where the trainer clips: there the gradient is the accumulated one of the
     whole global batch, also under DDP and FSDP2, and nothing has been clipped yet. (A hook on
-    the accumulation of a gradient sees one rank's micro-batch, and masks would diverge.)
+    the accumulation of a gradient sees one rank's micro-batch, and masks would diverge.) The pull
+    to the first weights (``l2_to_start``) is part of the gradient that masks look at.
     ``masker`` is set when training begins, since FSDP2 replaces a model's parameters before.
     """
 
@@ -28,8 +37,12 @@ class MaskedTrainer(SFTTrainer):
         self.settings = settings
         self.masker: GradientMasker | None = None
         super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
+        weight = settings.l2_to_start
+        self.anchor = Anchor(self.model, weight) if weight else None
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        if self.anchor is not None:
+            self.anchor.pull()
         apply = self._prepare_masks()
         if apply and self.settings.mask_before_clipping:
             apply(self.state.global_step)
@@ -64,7 +77,7 @@ class MaskedTrainer(SFTTrainer):
 
 
 class WhenPrepared(TrainerCallback):
-    """Looks at the model that is trained, on its device and sharded, and builds its masker."""
+    """Looks at the model that is trained, on its device and sharded: builds masker and anchor."""
 
     def __init__(
         self,
@@ -92,10 +105,19 @@ class WhenPrepared(TrainerCallback):
                 "parallel: expected parameters that FSDP2 has sharded, found whole ones (it "
                 "needs an accelerator); use --parallel ddp"
             )
+        if self.trainer.anchor is not None:
+            self.trainer.anchor.place(model)
         masker = self.build(model)
         if masker is not None and masker.telemetry is not None and self.resume_from is not None:
             masker.telemetry.load(self.resume_from)
         self.trainer.masker = masker
+
+
+def only_a_bar(trainer: MaskedTrainer) -> None:
+    """Stop the trainer from printing a line a step; on a terminal a progress bar stays."""
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(type("Bar", (ProgressCallback,), {"on_log": TrainerCallback.on_log}))
 
 
 def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:

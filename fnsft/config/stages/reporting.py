@@ -18,6 +18,9 @@ TableKind = Literal[
     "methods",  # models by methods, one row a fraction, an average row (2026, Table 1)
     "networks",  # lesions of every network beside random sets of its size
     "selective",  # methods by what they learned and kept, with their forward mask on and off
+    "continual",  # methods by benchmarks, after their own stage and after the last
+    "transfer",  # methods by what a sequence of stages learned and forgot
+    "benchmarks",  # methods by benchmarks, after the last stage
 ]
 
 
@@ -26,7 +29,7 @@ class TableSettings(Settings):
     """One table of a kind."""
 
     stage: ClassVar[str] = "table"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     kind: TableKind = setting("methods", "what the table shows")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
@@ -37,6 +40,16 @@ class TableSettings(Settings):
     model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
     title: str = setting("", "first sentence of the caption")
     layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
+    benchmarks: tuple[str, ...] = setting(
+        (), "continual, benchmarks: benchmarks, in the order of the columns; all when absent"
+    )
+    reference: str = setting(
+        "sft", "continual, benchmarks: method that differences are taken from, given items"
+    )
+    curve: tuple[str, ...] = setting(
+        ("sft", "sft-half", "sft-quarter"),
+        "transfer: one method at several rates; others are held against it at what they learn",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +71,9 @@ FigureKind = Literal[
     "coverage",  # share of every layer's neurons that are in each network
     "lesions",  # what is lost and kept as networks are removed, kept, unmasked
     "networks-clusters",  # agreement of networks and collaboration clusters by layer
+    "bars",  # methods by benchmarks
+    "trade-off",  # what methods learn against what they keep
+    "rates",  # the same over learning rates, a curve a method
 ]
 
 
@@ -66,16 +82,23 @@ class FigureSettings(Settings):
     """One figure of a kind, drawn from the files that the kind asks for."""
 
     stage: ClassVar[str] = "figure"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     kind: FigureKind = setting("perplexity", "what is drawn")
     models: tuple[str, ...] = setting((), "models, in the order of the panels")
     methods: tuple[str, ...] = setting((), "methods, in the order of the legend")
     axes: tuple[str, ...] = setting((), "sweep: the hyperparameter that each input varies")
-    values: tuple[float, ...] = setting((), "sweep: its value in each input")
+    values: tuple[float, ...] = setting(
+        (), "sweep: its value in each input; rates: each input's learning rate"
+    )
     betas: tuple[float, ...] = setting((0.0, 0.65, 1.3, 2.0), "influence: the exponents", minimum=0)
     layers: tuple[int, ...] = setting((), "clusters, scores, activations: layers; four when absent")
     model_labels: tuple[str, ...] = setting((), "how the models are called, in that order")
+    controls: tuple[str, ...] = setting((), "trade-off, rates: methods drawn hollow")
+    curve: tuple[str, ...] = setting(
+        ("sft", "sft-half", "sft-quarter"), "trade-off: one method at several rates, joined"
+    )
+    benchmarks: tuple[str, ...] = setting((), "bars: benchmarks in order; all when absent")
 
     def __post_init__(self) -> None:
         super().__post_init__()

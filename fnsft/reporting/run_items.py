@@ -1,0 +1,112 @@
+"""Item scores of runs, and from them the columns of paired differences."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fnsft.artifacts.items import items_path, read_items
+from fnsft.artifacts.records import Record, read_records
+from fnsft.errors import InputError
+from fnsft.reporting.cells import Cell, Key, name_of
+from fnsft.reporting.paired import Difference, Runs, differences, exponentiated, holm, paired
+from fnsft.reporting.scores import PERPLEXITY, Metric, sequence_of
+
+SUFFIX = ".items.jsonl"
+SIGNIFICANT = 0.05
+ItemRuns = Mapping[Metric, Mapping[Key, Runs]]
+
+
+@dataclass(frozen=True)
+class ItemFile:
+    """One file of item scores and the run that it is of."""
+
+    path: Path
+    run: Record
+
+
+def item_files(paths: Sequence[Path]) -> list[ItemFile]:
+    """Find whose items the files hold: the records lie beside them.
+
+    Raises
+    ------
+    InputError
+        When a file is not called as items are, or has no records beside it.
+    """
+    files = []
+    for path in paths:
+        records = path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")
+        if items_path(records) != path:
+            raise InputError(f"{path}: expected item scores, a name that ends in {SUFFIX}")
+        found = read_records([records])
+        if not found:
+            raise InputError(f"{records}: expected the records of {path.name}, found none")
+        files.append(ItemFile(path, found[0]))
+    return files
+
+
+def items_by_metric(files: Sequence[ItemFile], sequence: str) -> ItemRuns:
+    """Read the items after the last stage of a sequence, and of base models.
+
+    Raises
+    ------
+    InputError
+        When two files are of one run, or a file names an item twice.
+    """
+    found: dict[Metric, dict[Key, dict[int | None, dict[str, tuple[float, float]]]]] = {}
+    for path, run in ((file.path, file.run) for file in files):
+        if run.forward_mask == "off" or (run.stage and sequence_of(run) != sequence):
+            continue
+        own: set[Metric] = set()
+        for score in read_items(path):
+            metric = (score.benchmark, score.metric)
+            seeds = found.setdefault(metric, {}).setdefault(
+                (run.model, run.method, run.fraction), {}
+            )
+            if metric not in own and run.seed in seeds:
+                raise InputError(f"{path}: expected one file of every run, found two of this one")
+            own.add(metric)
+            items = seeds.setdefault(run.seed, {})
+            if score.item in items:
+                raise InputError(f"{path}: {score.benchmark}: the item {score.item!r} stands twice")
+            items[score.item] = (score.value, score.weight)
+    return found
+
+
+def difference_cells(
+    items: ItemRuns, metric: Metric, reference: str, shown: Callable[[Key], bool]
+) -> dict[Key, Cell]:
+    """Return the differences of one column; those that stand after Holm's correction are marked.
+
+    Of shares they are differences, of perplexities ratios. ``shown`` picks the cells that are
+    compared, and so corrected for.
+    """
+    runs = items.get(metric, {})
+    found: dict[Key, Difference] = {}
+    for model in dict.fromkeys(key[0] for key in runs):
+        standard = next((of for key, of in runs.items() if key[:2] == (model, reference)), {})
+        pairs = {
+            key: pair
+            for key, of in runs.items()
+            if key[0] == model and key[1] != reference and shown(key)
+            for pair in [paired(of, standard, f"{metric[0]}, {name_of(key)} and {reference}")]
+            if pair is not None
+        }
+        found |= zip(pairs, differences(list(pairs.values())), strict=True)
+    adjusted = holm([difference.p for difference in found.values()])
+    return {
+        key: _cell(exponentiated(d) if metric[1] == PERPLEXITY else d, p)
+        for (key, d), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def _cell(difference: Difference, p: float) -> Cell:
+    return Cell(
+        value=difference.value,
+        uncertainty=None,
+        kind="paired",
+        n_items=difference.n_items,
+        n_seeds=difference.n_seeds,
+        mark="differs" if p < SIGNIFICANT else "",
+        low=difference.low,
+        high=difference.high,
+    )

@@ -1,0 +1,137 @@
+"""Records of benchmarks as reports of learning and forgetting read them.
+
+Records of raw scores and of ``fnsft transfer`` alike: those of the longest sequence of stages
+count, its earlier stages only where the records were joined. A record of stage 0 is the base
+model's, whatever run it was joined to.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fnsft.artifacts.records import Record
+from fnsft.config.stages import PRIMARY_METRICS, FigureSettings, TableSettings
+from fnsft.errors import InputError
+from fnsft.reporting.labels import PLUS, in_order
+
+BASE = "base"
+PERPLEXITY = "perplexity"
+Metric = tuple[str, str]  # benchmark and metric
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the runs of one sequence of tasks, and once a model those of its base."""
+
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    methods: tuple[str, ...]
+    base: tuple[Record, ...]
+    tuned: tuple[Record, ...]
+
+    @property
+    def last(self) -> list[Record]:
+        """Records after the last stage."""
+        return [record for record in self.tuned if record.stage == len(self.tasks)]
+
+    def metrics(self, benchmarks: Sequence[str] = (), plus: bool = False) -> list[Metric]:
+        """Return what stands for every benchmark: a share, where there is none its perplexity.
+
+        Parameters
+        ----------
+        benchmarks
+            Benchmarks in their order; of none all as they come.
+        plus
+            Whether EvalPlus's further tests count as a benchmark of their own.
+
+        Raises
+        ------
+        InputError
+            When one of ``benchmarks`` has no such score.
+        """
+        found = dict.fromkeys((record.benchmark, record.metric) for record in self.last)
+        chosen = []
+        for benchmark in benchmarks or dict.fromkeys(name for name, _ in found):
+            shares = [m for m in PRIMARY_METRICS if (benchmark, m) in found]
+            plain = [PERPLEXITY] if (benchmark, PERPLEXITY) in found else []
+            further = [PLUS] if plus and (benchmark, PLUS) in found else []
+            names = (shares[:1] or plain) + further
+            if benchmarks and not names:
+                raise InputError(
+                    f"{benchmark}: expected scores after {self.tasks[-1]}, found none; see fnsft "
+                    "score"
+                )
+            chosen += [(benchmark, name) for name in names]
+        return chosen
+
+
+def scores_of(records: Iterable[Record], settings: TableSettings | FigureSettings) -> Scores:
+    """Sort records out for the models and methods of a table or figure.
+
+    Records of subsets, and of models without the mask on their forward pass, are left out.
+
+    Raises
+    ------
+    InputError
+        When no run is left, when runs are of sequences that do not continue each other, and when
+        a model has two bases.
+    """
+    shown = [
+        record
+        for record in records
+        if record.subset is None
+        and record.forward_mask != "off"
+        and record.model in (settings.models or (record.model,))
+    ]
+    asked = settings.methods + settings.controls if settings.methods else ()
+    found = [r for r in shown if r.stage > 0 and r.method in (asked or (r.method,))]
+    tasks = last_sequence(found).split(">")
+    tuned = [record for record in found if sequence_of(record) == ">".join(tasks)]
+    models = tuple(dict.fromkeys(record.model for record in tuned))
+    methods = asked or in_order(record.method for record in tuned)
+    methods = tuple(m for m in methods if m not in settings.controls and m != BASE)
+    return Scores(
+        tasks=tuple(tasks),
+        models=tuple(m for m in settings.models if m in models) or models,
+        methods=methods,
+        base=tuple(_bases(record for record in shown if record.stage == 0)),
+        tuned=tuple(tuned),
+    )
+
+
+def last_sequence(records: Sequence[Record]) -> str:
+    """Return the sequence that all others lead to."""
+    sequences = sorted({sequence_of(record) for record in records}, key=len)
+    if not sequences:
+        raise InputError(
+            "expected records of fine-tuned models, of the models and methods that are asked for, "
+            "found none; see fnsft score and fnsft transfer"
+        )
+    for sequence in sequences:
+        if not f"{sequences[-1]}>".startswith(f"{sequence}>"):
+            raise InputError(
+                f"expected the records of one sequence of tasks, found {sequence} and "
+                f"{sequences[-1]}; give one at a time"
+            )
+    return sequences[-1]
+
+
+def sequence_of(record: Record) -> str:
+    """Return a record's tasks; records from before there were sequences have one task."""
+    return record.sequence or record.task
+
+
+def _bases(records: Iterable[Record]) -> Iterable[Record]:
+    """Return every base score once, without the run that it was joined to."""
+    names = ("fraction", "lam", "affinity", "applies_to", "mask_mode", "seed", "sequence")
+    no_run: dict[str, Any] = dict.fromkeys(names)
+    found: dict[tuple[str, str, str], Record] = {}
+    for record in records:
+        key = (record.model, record.benchmark, record.metric)
+        plain = replace(record, method=BASE, **no_run)
+        if (first := found.setdefault(key, plain)).value != plain.value:
+            raise InputError(
+                f"{record.model}: expected one base model, found {record.benchmark} "
+                f"{record.metric} {first.value:g} and {plain.value:g}; join all runs to one"
+            )
+    return found.values()

@@ -1,0 +1,36 @@
+"""Sandboxes that this machine has, and programs in them, for more than one test module."""
+
+from typing import Any
+
+import pytest
+
+from fnsft.errors import InputError
+from fnsft.evaluation.sandbox import Candidate, Limits, Outcome, Sandbox, choose_sandbox
+from fnsft.evaluation.sandbox.bubblewrap import bubblewrap
+from fnsft.evaluation.sandbox.landlock import landlock
+
+BACKENDS = {"bubblewrap": bubblewrap, "landlock": landlock}
+SMALL = Limits(seconds=20, memory_mib=512, processes=12, file_mib=1, output_mib=1)
+
+
+def the_sandbox(name: str) -> Sandbox:
+    """The sandbox; the test is skipped where there is none, and fails where it does not hold."""
+    try:
+        return choose_sandbox(False, [BACKENDS[name]])
+    except InputError as error:
+        if "does not refuse" in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+def as_program(body: str) -> str:
+    """A program whose ``f`` has these lines, and its arguments as ``x``."""
+    return "def f(*x):\n" + "\n".join("    " + line for line in body.strip().splitlines())
+
+
+def run(
+    sandbox: Sandbox, body: str, *args: Any, seconds: float = 5.0, limits: Limits = SMALL
+) -> Outcome:
+    """The outcome of one call of :func:`as_program`."""
+    with Candidate(sandbox, as_program(body), "f", limits) as candidate:
+        return candidate.call(args, seconds)
