@@ -6,17 +6,18 @@ import pytest
 
 from fnsft.errors import InputError
 from fnsft.evaluation.sandbox import Candidate, Limits, Outcome, Sandbox, choose_sandbox
-from fnsft.evaluation.sandbox.bubblewrap import bubblewrap
+from fnsft.evaluation.sandbox.bubblewrap import bubblewrap, bubblewrap_without_proc
 from fnsft.evaluation.sandbox.landlock import landlock
 
 BACKENDS = {"bubblewrap": bubblewrap, "landlock": landlock}
+EVERY = BACKENDS | {"bubblewrap without proc": bubblewrap_without_proc}
 SMALL = Limits(seconds=20, memory_mib=512, processes=12, file_mib=1, output_mib=1)
 
 
 def the_sandbox(name: str) -> Sandbox:
     """The sandbox; the test is skipped where there is none, and fails where it does not hold."""
     try:
-        return choose_sandbox(False, [BACKENDS[name]])
+        return choose_sandbox(False, [EVERY[name]])
     except InputError as error:
         if "does not refuse" in str(error):
             raise

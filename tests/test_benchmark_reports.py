@@ -19,6 +19,7 @@ from fnsft.reporting.labels import benchmark_label, label_of, style_of
 from fnsft.reporting.latex import escaped
 from fnsft.reporting.run_items import item_files
 from fnsft.reporting.score_table import score_grid
+from fnsft.reporting.transfer_table import transfer_grid
 
 METHODS = ("sft", "sft-half", "replay")
 SETTINGS = TableSettings(kind="benchmarks", methods=METHODS)
@@ -105,6 +106,46 @@ def test_protocols_that_differ_are_all_told() -> None:
     assert escaped("eos|a<b>c − ‡") == (
         r"eos\textbar{}a\textless{}b\textgreater{}c $-$ $^{\ddagger}$"
     )
+
+
+def test_benchmarks_are_called_as_the_settings_do_in_every_table_and_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "s.jsonl", joined(METHODS))
+    names, labels = ("gsm8k", "humaneval", "perplexity-math"), ("Sums", "Programs", "Sums")
+    called = {"benchmarks": names, "benchmark_labels": labels}
+    files = item_files([write_stage(tmp_path, m, seed)[1] for m in METHODS for seed in range(3)])
+    for kind in ("continual", "benchmarks"):
+        settings = TableSettings(kind=kind, methods=METHODS, **called)
+        grid = score_grid(joined(METHODS), files, settings)
+        assert list(dict.fromkeys(c.group for c in grid.columns)) == [
+            *("Sums", "Programs", "Programs+")
+        ]
+        assert {c.metric for c in grid.columns if c.group == "Sums"} == {
+            *("accuracy", "perplexity", "difference", "ratio")
+        }
+        told = " ".join(grid.notes)
+        assert "Sums: gsm8k shots=0" in told and "Sums: perplexity-math shots=0" in told
+        assert "Base: before any stage, asked without shots." in told
+    table = transfer_grid(joined(METHODS), TableSettings(kind="transfer", **called))
+    assert Column("format ok", "Sums", "format_ok") in table.columns
+    figure = FigureSettings(kind="bars", **called)
+    (ax,) = drawing_of([tmp_path / "s.jsonl"], figure).figure.axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["Sums", "Programs", "Programs+"]
+    command = ["figure", "--kind", "bars", "--inputs", str(tmp_path / "s.jsonl")]
+    command += ["--output", str(tmp_path / "f.pdf")]
+    for more, message in (
+        (["gsm8k", "--benchmark-labels", "A", "B"], "benchmark_labels: expected one for each of 1"),
+        (["gsm8k", "cloze", "--benchmark-labels", "A", "A"], "gsm8k and cloze, which have accur"),
+    ):
+        assert main([*command, "--benchmarks", *more]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1, error
+
+
+def test_a_base_that_was_asked_with_shots_is_not_said_to_have_none() -> None:
+    rows = [dataclasses.replace(r, protocol="mmlu shots=5") if not r.stage else r for r in raw()]
+    assert score_grid(rows, [], SETTINGS).notes[0] == "Base: before any stage."
 
 
 def test_signed_numbers_have_their_sign_and_zero_has_none_of_minus() -> None:

@@ -82,6 +82,9 @@ def test_an_instruction_that_is_asked_for_is_the_same_for_a_base_model(task: Any
     base = style_of("instruction", "functions", None, tokenizer)
     tuned = style_of("instruction", "functions", PromptFormat("basic", "question"), tokenizer)
     assert base == tuned
+    chat = tokenizer_with(CHAT)
+    assert style_of("instruction", "functions", None, chat) == tuned
+    assert style_of("auto", "functions", None, chat).name == "chat"
     text = style_of("auto", "functions", PromptFormat("basic", "text"), tokenizer)
     assert text.name == "completion"  # trained on texts without prompts
 
@@ -227,6 +230,24 @@ def test_functions_are_asked_for_answered_and_scored(tmp_path: Path) -> None:
     assert found == {"pass_at_1": 2 / 6, "format_ok": 5 / 6}
     assert scores.counts["programs_out_of_time"] == scores.counts["programs_run_twice"] == 1
     assert scores.packages == ()
+
+
+@pytest.mark.parametrize(
+    ("template", "written_as"), [("auto", "chat"), ("instruction", "instruction-basic")]
+)
+def test_a_base_with_a_chat_template_is_asked_as_the_protocol_says(
+    tmp_path: Path, template: Any, written_as: str
+) -> None:
+    tokenizer = tokenizer_with(CHAT)
+    subject = Subject(
+        tmp_path, None, tokenizer, Encoder.of(tokenizer), Canned(["x"]), AnswerSettings(),  # type: ignore[arg-type]
+        None, None, False,
+    )  # fmt: skip
+    file = written(tmp_path / "tasks.jsonl", TASK)
+    benchmark = Benchmark(kind="functions", file=str(file), max_new_tokens=32, template=template)
+    answers = kind_of("functions").answers(subject, benchmark)
+    assert f" template={written_as} " in answers.protocol
+    assert answers.rows[0]["prompt"].startswith("<user>") == (written_as == "chat")
 
 
 def test_a_solution_that_fails_its_own_test_is_the_files_mistake(tmp_path: Path) -> None:

@@ -110,7 +110,11 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("experiment", "../elsewhere", "experiment: expected a folder's name"),
         ("models.llama-3.1-8b.name", None, "name: needed unless origin is 'pretrain'"),
         ("benchmarks.gsm8k.task", None, "benchmarks.gsm8k: task: needed if origin is 'task'"),
-        ("benchmarks.mmlu.examples", None, "benchmarks.mmlu: examples: needed with shots"),
+        (
+            "benchmarks.mmlu.examples",
+            None,
+            "benchmarks.mmlu: examples: rows that shots are taken from",
+        ),
         ("benchmarks.mmlu.measures", "trivia", "tasks: no entry 'trivia'"),
         ("benchmarks.gsm8k.kind", "gsm9k", "benchmarks.gsm8k.kind: expected enum"),
         ("suites.code.benchmarks", ["humanevil"], "benchmarks: no entry 'humanevil'"),
@@ -121,6 +125,11 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("tables.table_medical.suites", [], "kind 'benchmarks' needs suites"),
         ("figures.learning_retention.factors", [], "kind 'rates' needs factors"),
         ("methods.replay.earlier", "sfft", "methods: no entry 'sfft'"),
+        ("methods.replay.earlier", "collab", "'collab' has a fraction, and 'replay' none"),
+        ("suites.code.benchmarks", [], "benchmarks: expected at least one, each once"),
+        ("suites.code.benchmarks", ["gsm8k"], "math-code: suites: 'gsm8k' is in two of them"),
+        ("tables.table2.reference", "gold", "reference: 'gold' is none of its methods"),
+        ("tables.table_continual_metrics.curve", ["slow"], "curve: 'slow' is none of its"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(

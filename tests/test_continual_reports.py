@@ -38,10 +38,12 @@ from fnsft.reporting.trade_off import (
     outcomes_of,
     pareto_front,
 )
+from fnsft.reporting.transfer import transfer
 from fnsft.reporting.transfer_table import transfer_grid
 
 METHODS = ("sft", "replay", "collab")
 CONTROLS = ("sft-half", "sft-quarter", "shuffled")
+CURVE = ("sft", "sft-half", "sft-quarter")
 CONTINUAL = TableSettings(kind="continual", methods=METHODS, controls=CONTROLS)
 TRANSFER = TableSettings(kind="transfer", methods=METHODS, controls=CONTROLS)
 SHARES = ("gsm8k", "humaneval", "cloze")
@@ -192,9 +194,19 @@ def test_what_is_not_shown_is_not_corrected_for() -> None:
         assert len(cells) == (1 if shown else 6)
 
 
-def test_without_items_nothing_is_tested_and_that_is_said() -> None:
+def test_without_items_nothing_is_tested_and_that_is_said(tmp_path: Path) -> None:
     grid = score_grid(joined(), [], CONTINUAL)
     assert "Differences from SFT were not tested: no items were given." in grid.notes
+    files = item_files(item_paths(tmp_path, ("sft", "collab")))
+    for given, reference, lacking in (
+        (files, "replay", "SFT with replay were not tested: no items of SFT with replay after the"),
+        (files[:3], "sft", "SFT were not tested: no items of other methods on the same"),
+        (item_files([write_stage(tmp_path, "sft", 0, 1)[1]]), "sft", "no items of SFT after the l"),
+    ):
+        settings = dataclasses.replace(CONTINUAL, reference=reference)
+        notes = score_grid(joined(), given, settings).notes
+        assert any(lacking in words for words in notes), notes
+        assert not any("no items were given" in words for words in notes)
     assert not any("95 %" in words for words in measured_in_words(grid))
 
 
@@ -282,21 +294,112 @@ def test_what_is_kept_at_the_same_learning_is_held_against_straight_lines_by_han
     assert ratio == pytest.approx(1.35 / math.exp(line))
 
 
-def test_outcomes_are_the_last_tasks_scores_and_the_mean_of_the_earlier_ones() -> None:
+def test_a_rate_that_another_beats_in_both_is_no_part_of_what_others_are_held_against() -> None:
+    curve = {"sft": (0.3, 0.3), "sft-half": (0.4, 0.8), "sft-quarter": (0.2, 0.9)}
+    points = curve | {"mask": (0.3, 0.6), "less": (0.1, 1.0)}
+    found = kept_at_same_learning(outcomes(points), tuple(curve))
+    assert found == {("m", "mask", None): pytest.approx(0.6 - 0.85)}
+    logs = {name: (-x, -y) for name, (x, y) in points.items()}  # less is better
+    ratios = kept_at_same_learning(outcomes(logs, "perplexity"), tuple(curve))
+    assert ratios == {("m", "mask", None): pytest.approx(math.exp(0.85 - 0.6))}
+    alone = curve | {"sft-quarter": (0.3, 0.7), "mask": (0.4, 0.9)}
+    assert kept_at_same_learning(outcomes(alone), tuple(curve)) == {}, "half beats both"
+
+
+def test_outcomes_are_the_last_tasks_scores_and_the_change_of_the_earlier_ones() -> None:
     found = outcomes_of(scores_of(joined(), CONTINUAL))
-    assert (found.metric, found.learned, found.kept, found.sign) == ("accuracy", "code", "math", 1)
+    assert (found.metric, found.sign) == ("accuracy", 1)
+    assert (found.learned, found.kept) == ("code, %", "math since its own stage, points")
     for method, seed in itertools.product(EFFECTS, range(3)):
-        values = {(r.benchmark, r.metric): r.value for r in stage_of(method, seed, 2)[0]}
+        own, values = (
+            {(r.benchmark, r.metric): r.value for r in stage_of(method, seed, stage)[0]}
+            for stage in (1, 2)
+        )
         run = found.runs["tiny", method, LEARNED[method]][seed]
         assert run.learned == pytest.approx(values["humaneval", "pass_at_1"])
-        assert run.kept == pytest.approx(values["gsm8k", "accuracy"])
+        assert run.kept == pytest.approx(values["gsm8k", "accuracy"] - own["gsm8k", "accuracy"])
     of_loss = [r for r in joined() if r.metric == "perplexity"]
     found = outcomes_of(scores_of(of_loss, CONTINUAL))
     assert (found.metric, found.sign) == ("perplexity", -1)
-    values = {r.benchmark: r.value for r in stage_of("sft", 1, 2)[0] if r.metric == "perplexity"}
+    assert found.kept == "math since its own stage, ratio"
+    own, values = (
+        {r.benchmark: r.value for r in stage_of("sft", 1, i)[0] if r.metric == "perplexity"}
+        for i in (1, 2)
+    )
     run = found.runs["tiny", "sft", None][1]
     assert found.shown(run.learned) == pytest.approx(values["perplexity-code"])
-    assert found.shown(run.kept) == pytest.approx(values["perplexity-math"])
+    change = values["perplexity-math"] / own["perplexity-math"]
+    assert found.shown(run.kept) == pytest.approx(change)
+
+
+def three_stages(methods: tuple[str, ...] = METHODS) -> list[Record]:
+    """Records of runs over math, code and law, whose first two stages are those of sft."""
+
+    def of_law(method: str) -> list[Record]:
+        sequence = {"sequence": "math>code>law", "task": "law", "stage": 3, "method": method}
+        rows = stage_of("sft", 0, 2)[0]
+        law = [dataclasses.replace(r, benchmark="law", measures="law") for r in rows[:1]]
+        return [dataclasses.replace(r, **sequence) for r in [*rows, *law]]
+
+    base, one, two = (stage_of("sft", 0, stage)[0] for stage in range(3))
+    stages = [
+        [*found, dataclasses.replace(found[0], benchmark="law", measures="law", value=0.1)]
+        for found in (base, one, two)
+    ]
+    runs = (transfer(stages[0], [*stages[1:], of_law(method)], []) for method in methods)
+    return [record for run in runs for record in run.records]
+
+
+def test_what_is_kept_of_three_tasks_is_the_mean_change_since_the_stage_of_each() -> None:
+    found = outcomes_of(scores_of(three_stages(), CONTINUAL))
+    assert found.kept == "math and code since their own stages, points"
+    one, two = (
+        {(r.benchmark, r.metric): r.value for r in stage_of("sft", 0, i)[0]} for i in (1, 2)
+    )
+    change = two["gsm8k", "accuracy"] - one["gsm8k", "accuracy"]  # of code there is none
+    assert found.runs["tiny", "sft", None][0].kept == pytest.approx(change / 2)
+
+
+def test_what_a_stage_learned_better_is_not_taken_for_retention() -> None:
+    better = [
+        dataclasses.replace(r, value=r.value + 0.1)
+        if (r.method, r.benchmark, r.metric) == ("collab", "gsm8k", "accuracy") and r.stage
+        else r
+        for r in joined()
+    ]
+    plain, found = (outcomes_of(scores_of(rows, CONTINUAL)) for rows in (joined(), better))
+    key = ("tiny", "collab", 0.5)
+    for seed in range(3):
+        assert found.runs[key][seed].kept == pytest.approx(plain.runs[key][seed].kept)
+    alone = [r for r in joined() if r.stage == 2]
+    with pytest.raises(InputError, match="scores of math after stage 1, found none; give the rec"):
+        outcomes_of(scores_of(alone, CONTINUAL))
+
+
+def test_stages_that_another_method_trained_are_told_where_there_are_three() -> None:
+    for fill in (
+        lambda rows: score_grid(rows, [], CONTINUAL),
+        lambda r: transfer_grid(r, TRANSFER),
+    ):
+        words = "SFT with replay, CollabMask: 2 of 3 stages are those of SFT."
+        assert words in fill(three_stages()).notes
+        assert not any("are those of" in words for words in fill(joined()).notes)
+
+
+def test_a_transfer_table_says_what_cannot_be_measured_from_the_base_model() -> None:
+    def notes(benchmark: str) -> str:
+        rows = [
+            dataclasses.replace(r, protocol="chat")
+            if (r.stage, r.benchmark) == (0, benchmark)
+            else r
+            for r in joined()
+        ]
+        return " ".join(transfer_grid(rows, TRANSFER).notes)
+
+    for benchmark, label in (("humaneval", "HumanEval"), ("cloze", "cloze")):
+        assert f"The base model was asked in another way, {label}: nothing is" in notes(benchmark)
+    for benchmark in ("gsm8k", "perplexity-code", ""):
+        assert "asked in another way" not in notes(benchmark), "nothing starts from this score"
 
 
 def test_after_one_stage_what_is_kept_was_never_trained_on() -> None:
@@ -306,7 +409,7 @@ def test_after_one_stage_what_is_kept_was_never_trained_on() -> None:
     run = found.runs["tiny", "sft", None][0]
     assert run.learned == values["gsm8k"]
     assert run.kept == pytest.approx((values["humaneval"] + values["cloze"]) / 2)
-    assert found.kept == "tasks never trained on"
+    assert found.kept == "tasks never trained on, %"
 
 
 def test_no_point_off_the_pareto_front_is_unbeaten_and_none_on_it_is_beaten() -> None:
@@ -349,6 +452,11 @@ def test_the_trade_off_shows_every_method_at_its_mean_and_better_is_up_and_right
         assert (line.get_xdata()[0], line.get_ydata()[0]) == pytest.approx((x, y))
         assert (line.get_markerfacecolor() == "white") == (method in CONTROLS)
     backwards = metric == "perplexity"
+    unit, change = ("perplexity", "ratio") if backwards else ("%", "points")
+    assert ax.get_xlabel() == f"learned: code, {unit}"
+    assert " ".join(ax.get_ylabel().split()) == f"kept: math since its own stage, {change}"
+    kept = f"Kept: a task's score after the last stage {'over' if backwards else 'minus'} that"
+    assert kept in " ".join(drawing.figure.get_supxlabel().split())
     assert ax.xaxis_inverted() == ax.yaxis_inverted() == backwards
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert legend == [*map(name_of, LEARNED), "Pareto front", "SFT at several rates"]
@@ -368,6 +476,18 @@ def test_the_trade_off_shows_every_method_at_its_mean_and_better_is_up_and_right
         for px, py in places
         for fx, fy in zip(x, y, strict=True)
     )
+
+
+def test_the_dashed_line_leaves_out_a_rate_that_another_beats_in_both(tmp_path: Path) -> None:
+    records = [
+        dataclasses.replace(r, value=0.01) if (r.method, r.stage) == ("sft", 2) else r
+        for r in joined(CURVE)
+    ]
+    write_records(tmp_path / "t.jsonl", records)
+    (ax,) = figure_of([tmp_path / "t.jsonl"], kind="trade-off").figure.axes
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines[:3]]
+    dashed = ax.lines[-1]
+    assert list(zip(*dashed.get_data(), strict=True)) == sorted(points[1:])
 
 
 def test_a_method_is_a_curve_over_the_rates_of_the_last_stage_whose_ends_are_named(
@@ -402,6 +522,7 @@ def test_a_method_is_a_curve_over_the_rates_of_the_last_stage_whose_ends_are_nam
         expected = [100 * learned * factor for factor in (0.9, 0.8, 1.0)]  # by rate
         assert list(line.get_xdata()) == pytest.approx(expected)
     assert [text.get_text() for text in ax.texts] == ["1e-4", "4e-4"] * 2
+    assert "Kept: a task's score" in " ".join(drawing.figure.get_supxlabel().split())
     assert [rate_text(rate) for rate in (1e-3, 1.5e-4, 2e-5)] == ["1e-3", "1.5e-4", "2e-5"]
 
 

@@ -132,6 +132,31 @@ def test_weight_change_is_the_norm_and_the_count_of_what_moved(
         assert 0 < found["changed_share"].value < 1
 
 
+def test_weights_are_compared_as_they_were_saved_whatever_the_dtype_of_predictions(
+    tiny_model_dir: Path, tuned: Path, data: Path, tmp_path: Path
+) -> None:
+    """Steps of this size are mostly below the resolution of bfloat16."""
+    near, model = shutil.copytree(tuned, tmp_path / "near"), load_model(tiny_model_dir, "float32")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 5e-6 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(near)
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        output = tmp_path / f"{dtype}.jsonl"
+        assert run(near, tiny_model_dir, data, output, "--dtype", dtype) == 0
+        found[dtype] = by_metric(output)
+    fine, coarse = found.values()
+    assert fine["changed_share", None].value > 0.9
+    for name, record in fine.items():
+        if name[0].startswith("kl"):
+            assert coarse[name].value > 2 * record.value, "the predictions are those of dtype"
+            assert coarse[name].protocol != record.protocol
+        else:
+            assert coarse[name] == record
+
+
 def test_an_entry_whose_sign_of_zero_changed_has_changed() -> None:
     one, other = model_of("Llama"), model_of("Llama")
     other.load_state_dict(one.state_dict())
@@ -169,9 +194,9 @@ def test_records_name_the_run_and_what_was_measured(
     for record in found.values():
         assert (record.benchmark, record.method, record.task) == ("drift", "random", "math")
         assert (record.stage, record.sequence, record.forward_mask) == (1, "math", None)
-        assert record.protocol == (
-            "drift teacher-forced completions limit=5 max_tokens=1024 dtype=float32"
-        )
+        asked = "teacher-forced completions limit=5 max_tokens=1024"
+        what = asked if record.metric.startswith("kl") else "parameters"
+        assert record.protocol == f"drift {what} dtype=float32"
         assert record.data_sha256 == sha256_of(data / "train.jsonl")
         assert record.versions and record.versions.startswith("torch ")
     items = read_items(items_path(output))

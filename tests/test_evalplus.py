@@ -1,5 +1,6 @@
 """HumanEval+ and MBPP+: programs run in a sandbox and are judged as EvalPlus judges them."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from fnsft.evaluation.code.checking import Checked, check
 from fnsft.evaluation.code.comparison import Comparison, Opaque
 from fnsft.evaluation.code.evalplus import as_called
 from fnsft.evaluation.code.prompts import Style
-from fnsft.evaluation.code.scoring import score_programs
+from fnsft.evaluation.code.scoring import _workers, score_programs
 from fnsft.evaluation.code.tasks import CodeTask, read_tasks
 from fnsft.evaluation.sandbox import Sandbox, choose_sandbox
 
@@ -108,6 +109,10 @@ HANDMADE = {
     "zero": ("0", ""),
     "nan": ("float('nan')", ""),
     "array": ("__import__('numpy').array([R])", ""),
+    "numpy": ("numpy.float64(R)", "import numpy"),
+    "numpy off by 1e-9": ("numpy.float64(R + 1e-9)", "import numpy"),
+    "numpy of 32 bits": ("numpy.float32(R)", "import numpy"),
+    "numpy inside off by 1e-9": ("(*map(numpy.float64, R[:-1]), R[-1] + 1e-9)", "import numpy"),
     "mutates": ("[R, A[0].clear()][0]", ""),
     "exception": ("R", "raise ValueError('no')"),
     "exits": ("R", "sys.exit(0)"),
@@ -116,9 +121,9 @@ HANDMADE = {
 ON = {
     "HumanEval/4": [
         "right", "prints", "off by 1e-7", "off by 1e-3", "text", "nan", "array", "mutates",
-        "exception", "exits", "exception later",
+        "exception", "exits", "exception later", "numpy", "numpy off by 1e-9", "numpy of 32 bits",
     ],
-    "HumanEval/20": ["list", "reversed"],  # a tuple of floats
+    "HumanEval/20": ["list", "reversed", "numpy inside off by 1e-9"],  # a tuple of floats
     "Mbpp/2": ["list", "reversed", "iterator", "none"],  # compared as sets
     "Mbpp/88": ["right", "dict", "defaultdict", "list", "none"],  # a Counter
     "Mbpp/116": ["right", "off by one", "bool"],  # called with tuples
@@ -160,6 +165,16 @@ def test_evalplus_lets_no_root_pass_and_we_take_those_that_are_close(
     for result in ("R + 1e-7", "[R]", "R + 1"):
         right = result == "R + 1e-7"
         assert ours(check(task, wrapped(task, result), sandbox)) == (right, right)
+
+
+def test_evalplus_refuses_a_close_number_of_a_subclass_and_we_take_it(
+    tasks: dict[str, CodeTask], sandbox: Sandbox
+) -> None:
+    task = tasks["HumanEval/4"]
+    for result, theirs in (("R", True), ("R + 1e-9", False)):
+        program = wrapped(task, f"type('Own', (float,), {{}})({result})")
+        assert evalplus_passes(task, program) == (theirs, theirs)
+        assert ours(check(task, program, sandbox)) == (True, True)
 
 
 LIAR = """
@@ -284,6 +299,16 @@ def test_evalplus_all_calls_of_a_program_have_a_time_limit_together(
     assert check(own, slow, sandbox).base.status == "passed"
 
 
+def test_evalplus_programs_that_load_slowly_have_more_time_on_a_slow_machine(
+    tasks: dict[str, CodeTask], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "_LOAD_SECONDS", 0.2)
+    task = tasks["HumanEval/4"]
+    slow = f"import time\ntime.sleep(0.4)\n{task.reference}"
+    assert check(task, slow, sandbox).base.status == "timeout"
+    assert check(task, slow, sandbox, factor=20).base.status == "passed"
+
+
 def slow_in_the_sandbox(task: CodeTask, seconds: float) -> CodeTask:
     """A task whose solution is slow where programs run: there the environment is empty."""
     wait = f"time.sleep({seconds} * ('PYTEST_CURRENT_TEST' not in __import__('os').environ))"
@@ -329,6 +354,11 @@ def test_evalplus_rows_must_be_those_of_the_tasks(tasks: dict[str, CodeTask]) ->
         rows = [{"item": item, "program": None} for item in items]
         with pytest.raises(InputError, match="^answers: expected one row for each of the 1 tasks"):
             score_programs([task], rows, Scoring(ScoreSettings(), "answers"))
+
+
+def test_evalplus_checks_whose_process_is_killed_end_in_one_line() -> None:
+    with pytest.raises(InputError, match="found one killed"), _workers(1) as pool:
+        pool.submit(os._exit, 1).result()
 
 
 def test_evalplus_missing_is_one_line_and_needed_by_its_suites_alone(

@@ -1,13 +1,16 @@
 """The sandbox: what comes out of it is data or a failure with its reason; and which is chosen."""
 
+import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -161,6 +164,23 @@ def test_a_sandbox_that_does_not_hold_is_passed_over() -> None:
     with pytest.raises(InputError, match="none does not refuse writing files, reading files, con"):
         choose_sandbox(False, [unconfined])
     assert choose_sandbox(False, [unconfined, *BACKENDS.values()]).name != "none"
+
+
+@pytest.mark.parametrize("owner", [os, socket])
+def test_what_the_system_refuses_to_a_trial_is_a_reason_and_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], owner: ModuleType
+) -> None:
+    def refused(*_: object) -> NoReturn:
+        raise PermissionError(errno.EPERM, "not permitted here")
+
+    monkeypatch.setattr(owner, {os: "pidfd_open", socket: "create_server"}[owner], refused)
+    before = psutil.Process().children()
+    assert choose_sandbox(True, [unconfined]).name == "none"
+    assert psutil.Process().children() == before
+    assert "not permitted here" in capsys.readouterr().err
+    if owner is os:  # of a sandbox that was chosen before too
+        with pytest.raises(InputError, match="^sandbox none: .*pidfd_open: not permitted here$"):
+            run(unconfined(), "return 1")
 
 
 def test_a_path_without_bubblewrap_leaves_landlock(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandboxes import BACKENDS, SMALL, as_program, run, the_sandbox
+from sandboxes import BACKENDS, EVERY, SMALL, as_program, run, the_sandbox
 
 from fnsft.evaluation.sandbox import Candidate, Sandbox
 
@@ -383,6 +383,17 @@ return 1
         assert candidate.call([mark], 5).value == 1
         assert eventually(lambda: len(running(mark)) >= 2)
     assert eventually(lambda: not running(mark))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_machine_without_memory_ends_a_program_first(name: str) -> None:
+    mark = f"3{os.getpid()}.{time.monotonic_ns()}"
+    code = as_program("import subprocess\nsubprocess.Popen(['/bin/sleep', x[0]])\nreturn 1")
+    with Candidate(the_sandbox(name), code, "f", SMALL) as candidate:
+        assert candidate.call([mark], 5).value == 1
+        assert eventually(lambda: bool(running(mark)))
+        adjustment = Path(f"/proc/{running(mark)[0]}/oom_score_adj").read_text()
+    assert adjustment.strip() == "1000"
 
 
 def test_a_caller_that_is_killed_leaves_nothing(sandbox: Sandbox) -> None:

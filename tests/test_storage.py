@@ -15,10 +15,11 @@ from fnsft.artifacts.storage import (
     read_json,
     sampled_sha256_of,
     sha256_of,
+    write_json,
     written_whole,
 )
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
-from fnsft.config.stages import ProjectSettings
+from fnsft.config.stages import ProjectSettings, TransferSettings
 from fnsft.errors import InputError
 
 
@@ -145,3 +146,33 @@ def test_large_inputs_are_told_apart_by_samples(
     assert sampled_sha256_of(file) != first
     file.write_bytes(content[:100])
     assert set(identity.identity_of_input(file)) == {"path", "sha256"}
+
+
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("kept")
+    with pytest.raises(InputError, match="expected a file or none, found a folder"):
+        write_json(folder, {})
+    with (
+        pytest.raises(InputError, match="expected a folder or none, found a file"),
+        written_whole(file) as partial,
+    ):
+        partial.mkdir()
+    assert (folder.is_dir(), file.read_text()) == (True, "kept")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("output", ["input.jsonl", "folder", "."])
+def test_a_stage_refuses_an_output_that_is_or_holds_an_input(tmp_path: Path, output: str) -> None:
+    (tmp_path / "input.jsonl").write_text("{}\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/deeper.jsonl").write_text("{}\n")
+    inputs = {"rows": tmp_path / "input.jsonl", "more": tmp_path / "folder/deeper.jsonl"}
+    with (
+        pytest.raises(InputError, match="expected another place than"),
+        recorded_stage(TransferSettings(), inputs, tmp_path / output),
+    ):
+        raise AssertionError("the stage has begun")

@@ -505,13 +505,13 @@ def test_a_folder_of_ones_own_is_no_folder_of_checkpoints(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"output": "made", "model": "made/model"}, "expected another folder than"),
-        ({"output": "made", "data": "made/rows.csv"}, "expected another folder than"),
-        ({"output": "made", "validation": "made/rows.csv"}, "expected another folder than"),
-        ({"output": "made", "registry": "made/rows.csv"}, "expected another folder than"),
+        ({"output": "made", "model": "made/model"}, "expected another place than"),
+        ({"output": "made", "data": "made/rows.csv"}, "expected another place than"),
+        ({"output": "made", "validation": "made/rows.csv"}, "expected another place than"),
+        ({"output": "made", "registry": "made/rows.csv"}, "expected another place than"),
         (
             {"output": "made", "networks": "made/networks.json", "mask_mode": "lesion"},
-            "expected another folder than",
+            "expected another place than",
         ),
         ({"output": "run/tuned", "checkpoints": "run"}, "neither in the output"),
         ({"output": "run", "checkpoints": "run/state"}, "neither in the output"),
@@ -558,7 +558,7 @@ def test_an_output_in_the_place_of_the_graph_is_refused(
     own = Path(shutil.copy(graph, made))
     write_json(manifest_path(made), {"stage": "train"})
     assert train(tiny_model_dir, data, made, **METHODS["collab"] | {"graph": own}) == 2
-    assert f"{made}: expected another folder than {own}" in capsys.readouterr().err
+    assert f"{made}: expected another place than {own}" in capsys.readouterr().err
     assert own.is_file()
 
 

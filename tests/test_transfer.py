@@ -81,7 +81,8 @@ def run_transfer(folder: Path, stages: Sequence[Sequence[Record]], *more: str) -
 
 
 def measures_in(path: Path) -> dict[str, float]:
-    return {r.metric: r.value for r in read_records([path]) if r.benchmark == "continual"}
+    found = [r for r in read_records([path]) if r.benchmark == "continual" and r.subset is None]
+    return {record.metric: record.value for record in found}
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -111,6 +112,17 @@ def test_forgetting_looks_at_stages_and_not_at_the_base_model() -> None:
     # The base knew task 1 better than any stage.
     found = continual_measures(np.array([[0.9, 0.1], [0.5, 0.1], [0.4, 0.8]]))
     assert found["forgetting"] == (pytest.approx(0.1), 1)
+
+
+def test_stages_that_another_method_trained_are_counted_under_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_transfer(tmp_path, [records_of(stage) for stage in range(4)]) == 0
+    (found,) = [r for r in read_records([tmp_path / "out.jsonl"]) if r.metric == "others_stages"]
+    assert (found.method, found.subset, found.value, found.n) == ("replay", "sft", 2, 3)
+    assert "stages 2" not in capsys.readouterr().err
+    assert run_transfer(tmp_path, [records_of(0), records_of(1, TASKS[:1])]) == 0
+    assert not any(r.metric == "others_stages" for r in read_records([tmp_path / "out.jsonl"]))
 
 
 def test_every_record_passes_through_under_the_last_stages_run(tmp_path: Path) -> None:
@@ -210,9 +222,58 @@ def test_continual_stages_of_several_runs_or_asked_otherwise_are_refused_in_one_
         assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_base_that_was_asked_otherwise_is_noted(tmp_path: Path) -> None:
-    base = [dataclasses.replace(r, protocol=f"{r.benchmark} shots=5") for r in records_of(0)]
+def test_drift_of_another_run_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tasks = TASKS[:2]
-    assert run_transfer(tmp_path, [base, records_of(1, tasks), records_of(2, tasks)]) == 0
-    manifest = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())
-    assert manifest["notes"]["base_protocol_differs"] == list(SCORES)
+    stages = [records_of(stage, tasks) for stage in range(3)]
+
+    def drift(stage: int, **fields: object) -> Record:
+        found = record_of(min(stage, 2), "drift", 0.2, tasks, metric="kl_forward")
+        return dataclasses.replace(found, **{"stage": stage} | fields)
+
+    good = [drift(1), drift(2), drift(2, metric="kl_reverse")]
+    more = written(tmp_path, "good.jsonl", good)
+    assert run_transfer(tmp_path, stages, "--drift", more) == 0
+    (tmp_path / "out.jsonl").unlink()
+    capsys.readouterr()
+    for bad, message in (
+        ([drift(2, sequence="law>code")], "drift: stage 2 is the end of law>code, expected math>c"),
+        ([drift(2, method="lora")], "method: expected one for all records of a run, found lora"),
+        ([drift(1, method="replay")], "method: expected one for all records of a run, found repl"),
+        ([drift(2, fraction=0.1)], "fraction: expected one for all records of a run, found 0.1"),
+        ([drift(2, task="law")], "task: expected one for all records of a run, found law"),
+        ([drift(7)], "drift: expected records of the stages 1 to 2, found stage 7"),
+        ([drift(0)], "drift: expected records of the stages 1 to 2, found stage 0"),
+        ([drift(2), drift(2, value=1.0)], "drift kl_forward: expected one record of stage 2"),
+    ):
+        more = written(tmp_path, "bad.jsonl", bad)
+        assert run_transfer(tmp_path, stages, "--drift", more) == 2, message
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1, error
+        assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "lost"),
+    [("gsm8k", None), ("mbpp", "forward transfer"), ("mmlu", "general retention")],
+)
+def test_what_starts_from_a_base_that_was_asked_otherwise_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: str, lost: str | None
+) -> None:
+    tasks = TASKS[:2]
+    base, *stages = (records_of(stage, tasks) for stage in range(3))
+    assert run_transfer(tmp_path, [base, *stages]) == 0
+    every = measures_in(tmp_path / "out.jsonl")
+    capsys.readouterr()
+    asked = [
+        dataclasses.replace(r, protocol="shots=5") if r.benchmark == benchmark else r for r in base
+    ]
+    assert run_transfer(tmp_path, [asked, *stages]) == 0
+    found = measures_in(tmp_path / "out.jsonl")
+    assert found == {m: v for m, v in every.items() if m.replace("_", " ") != lost}
+    notes = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())["notes"]
+    assert notes["base_protocol_differs"] == [benchmark]
+    reason = f"{lost}: the base model was asked in another way, {benchmark}"
+    assert notes["left_out"] == ([reason] if lost else [])
+    assert (f"left out: {reason}" in capsys.readouterr().err) == (lost is not None)

@@ -270,12 +270,9 @@ def test_other_lesions_train_nothing(finished: Path, networks: Path, overlay) ->
 
 # One sequence: what every stage begins with, and what it is asked before and after.
 SEQUENCE = "results/table2.tex"
-METHODS = {"methods": ["sft", "lora", "collab", "replay", "averaged"], "controls": ["sft-half"]}
-ASKED = {
-    "table2": METHODS,
-    "table_continual_metrics": METHODS | {"curve": ["sft", "sft-half"]},
-}
-FIGURES_OF_SEQUENCES = {"trade_off": METHODS | {"curve": ["sft", "sft-half"]}}
+METHODS = {"methods": ["sft", "lora", "collab", "replay"], "controls": []}
+ASKED = {"table2": METHODS, "table_continual_metrics": METHODS | {"curve": []}}
+FIGURES_OF_SEQUENCES = {"trade_off": METHODS | {"curve": []}}
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +343,7 @@ def test_other_continual_learning_rates_train_the_later_stages_alone(
 ) -> None:
     other = overlay(later_stages={"learning_rate_factor": 0.7})
     plan = planned(finished, sequence, other, target=SEQUENCE)
-    assert plan["train"] == 6 and "project" not in plan
+    assert plan["train"] == 4 and "project" not in plan
 
 
 def test_a_continual_sequence_of_three_stages_shares_its_first_two(
@@ -364,6 +361,23 @@ def test_a_continual_sequence_of_three_stages_shares_its_first_two(
     )
     stage = {"prepare": 1, "train": 1, "answer": 1, "score": 1, "drift": 1, "transfer": 1}
     assert plan == stage | {"table": 1, "publish_table": 1}
+
+
+def test_another_continual_question_asks_again_and_trains_nothing(
+    finished: Path, sequence: Path, overlay
+) -> None:
+    other = overlay(benchmarks={"functions": {"limit": 5}})
+    plan = planned(finished, sequence, other, target=SEQUENCE)
+    asked = {"answer": 7, "answer_base": 1, "score": 7, "score_base": 1, "transfer": 4}
+    assert plan == asked | {"table": 1, "publish_table": 1}
+
+
+def test_a_continual_stage_goes_on_from_folded_weights_where_a_run_has_more_than_weights(
+    finished: Path, sequence: Path, overlay
+) -> None:
+    table = {"table2": {"methods": ["sft", "lora", "sft-lesion"], "controls": []}}
+    plan = planned(finished, sequence, overlay(tables=table), target=SEQUENCE)
+    assert (plan["train"], plan["plain"], plan["networks"]) == (2, 1, 2)
 
 
 def test_the_retention_figure_trains_every_method_at_every_rate(
@@ -439,6 +453,18 @@ def test_a_missing_data_file_is_named_before_anything_is_planned(
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_file_of_a_benchmark_is_named_before_anything_is_run(
+    repository: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gsm8k").symlink_to(shared_data / "gsm8k")
+    arguments = ["-n", "--nolock", "--configfile", "workflow/configs/smollm2.yaml", "--config"]
+    target = "results/table_benchmarks.tex"
+    done = snakemake(repository, *arguments, f"data_dir={tmp_path}", "--", target)
+    assert done.returncode == 2
+    assert f"configuration: {tmp_path}/humaneval/HumanEvalPlus.jsonl.gz: no such" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_typo_in_the_configuration_is_one_line_and_exit_code_2(repository: Path, overlay) -> None:
     done = snakemake(repository, "-n", "--configfile", str(overlay(graphs={"paper": {"alhpa": 1}})))
     assert done.returncode == 2
@@ -447,10 +473,12 @@ def test_a_typo_in_the_configuration_is_one_line_and_exit_code_2(repository: Pat
 
 
 @pytest.mark.parametrize("profile", ["cpu", "cuda", "mps", "slurm"])
-def test_every_profile_plans_table_1(repository: Path, profile: str) -> None:
-    done = snakemake(repository, "--profile", profile, "-n", "--forceall", "--nolock", TARGET)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^train +\d+$", done.stderr + done.stdout, re.M)
+def test_every_profile_plans_tables_1_and_2(repository: Path, profile: str) -> None:
+    arguments = ["--profile", profile, "-n", "--forceall", "--nolock"]
+    for target in (TARGET, SEQUENCE):
+        done = snakemake(repository, *arguments, target)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^train +\d+$", done.stderr + done.stdout, re.M)
 
 
 def test_every_table_and_figure_of_the_papers_is_planned(repository: Path) -> None:

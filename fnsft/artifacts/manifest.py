@@ -13,7 +13,7 @@ from typing import Any
 
 from fnsft import __version__
 from fnsft.artifacts.identity import identity_of_input
-from fnsft.artifacts.storage import manifest_path, write_json
+from fnsft.artifacts.storage import manifest_path, require_elsewhere, write_json
 from fnsft.config.settings import Settings
 
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "numba", "scikit-learn")
@@ -38,7 +38,13 @@ def recorded_stage(
 
     Of several processes that share a stage the ``main`` one writes it. Wall time is in
     seconds; peak memory is the process's largest resident set, in MiB.
+
+    Raises
+    ------
+    InputError
+        For an output that would take the place of an input, before anything is done.
     """
+    require_elsewhere(output, *inputs.values())
     started = time.time()
     clock = time.perf_counter()
     run = StageRun()

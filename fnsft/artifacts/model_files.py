@@ -10,7 +10,6 @@ from fnsft.artifacts.prompt_formats import NAME as PROMPT_FORMAT
 from fnsft.artifacts.storage import manifest_path, read_json, write_json
 from fnsft.artifacts.telemetry import MASKS_FILE_NAME, UPDATES_FILE_NAME
 from fnsft.artifacts.training import FILE_NAME as TRAINING
-from fnsft.errors import InputError
 
 TOKENIZER = (
     *("tokenizer*.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
@@ -64,10 +63,3 @@ def without_places(value: Any) -> Any:
     if isinstance(value, str) and re.match(r"[/~.]|[A-Za-z]:\\", value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return value
-
-
-def require_elsewhere(output: Path, *inputs: Path) -> None:
-    """Refuse an output that would take the place of what it is made from."""
-    for path in inputs:
-        if path.resolve().is_relative_to(output.resolve()):
-            raise InputError(f"{output}: expected another folder than {path}; name another output")

@@ -62,4 +62,6 @@ def _fits(value: Any, kind: FieldType) -> bool:
         return kind.optional
     if bool in (type(value), kind.base):
         return type(value) is kind.base
+    if value != value:  # JSON lets NaN through
+        return False
     return isinstance(value, (int, float) if kind.base is float else kind.base)

@@ -38,12 +38,22 @@ def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield partial
         _open_as_usual(partial)
+        if path.exists() and path.is_dir() != partial.is_dir():
+            kinds = ("a folder", "a file") if partial.is_dir() else ("a file", "a folder")
+            raise InputError(f"{path}: expected {kinds[0]} or none, found {kinds[1]}; name another")
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
     except BaseException:
         _remove(partial)
         raise
+
+
+def require_elsewhere(output: Path, *inputs: Path) -> None:
+    """Refuse an output that would take the place of what it is made from."""
+    for path in inputs:
+        if path.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{output}: expected another place than {path}; name another output")
 
 
 def require_replaceable(path: Path) -> None:

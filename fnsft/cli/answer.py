@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace, settings: AnswerSettings) -> None:
 
     output = arguments.output
     require_replaceable(output)
+    if output.is_file():
+        raise InputError(f"{output}: expected a folder or none, found a file; name another")
     kept = output.with_name(f".{output.name}.answered")
     with recorded_stage(settings, _inputs(arguments.model, benchmarks), output) as record:
         empty = AnswersFolder(identity, forward_mask, {})

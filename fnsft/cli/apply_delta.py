@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace, settings: DeltaSettings) -> None:
     """Check the model that was given against the delta, and write the other one."""
     from fnsft.artifacts.deltas import FILE, apply_delta
     from fnsft.artifacts.manifest import recorded_stage
-    from fnsft.artifacts.model_files import require_elsewhere
-    from fnsft.artifacts.storage import existing
+    from fnsft.artifacts.storage import existing, require_elsewhere
     from fnsft.artifacts.weights import open_weights
     from fnsft.hub.models import local_model
 

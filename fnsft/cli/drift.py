@@ -29,7 +29,12 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: DriftSettings) -> None:
-    """Check that the models can be compared, load both, write their divergence and distance."""
+    """Check that the models can be compared, load both, write their divergence and distance.
+
+    Memory: both models in float32, whatever ``dtype`` their predictions are taken in.
+    """
+    import torch
+
     from fnsft.artifacts.answers import versions_of
     from fnsft.artifacts.forward_masks import read_forward_mask
     from fnsft.artifacts.items import items_path, write_items
@@ -51,27 +56,35 @@ def run(arguments: argparse.Namespace, settings: DriftSettings) -> None:
         limits = (settings.max_tokens, stop_ids_of(base), positions_of(base))
         split = load_split(arguments.data, tokenizer, *limits)
         samples = split.samples[: settings.limit]
-        models = load_model(tuned, settings.dtype), load_model(base, settings.dtype)
         is_packed = read_packing(tuned) is not None
+        loaded_in = settings.dtype if is_packed else "float32"
+        models = load_model(tuned, loaded_in), load_model(base, loaded_in)
         weights = [] if is_packed else weight_change(*models)
+        if not is_packed:
+            for model in models:
+                model.to(dtype=getattr(torch, settings.dtype))
         found = divergence(*models, samples, settings.batch_size)
+        asked = (
+            f"{settings.stage} teacher-forced completions limit={settings.limit} "
+            f"max_tokens={settings.max_tokens} dtype={settings.dtype}"
+        )
+        compared = f"{settings.stage} parameters dtype=float32"
+        measured = [(m, asked) for m in found.measurements()] + [(m, compared) for m in weights]
         provenance = {
-            "protocol": f"{settings.stage} teacher-forced completions limit={settings.limit} "
-            f"max_tokens={settings.max_tokens} dtype={settings.dtype}",
             "data_sha256": sha256_of(arguments.data),
             "versions": versions_of(("torch", "transformers")),
         }
         mask = None if read_forward_mask(tuned) is None else "on"
-        measured = [*found.measurements(), *weights]
-        write_items(items_path(arguments.output), found.items())
         write_records(
-            arguments.output, [Record.of(identity, m, mask, **provenance) for m in measured]
+            arguments.output,
+            [Record.of(identity, m, mask, protocol=how, **provenance) for m, how in measured],
         )
+        write_items(items_path(arguments.output), found.items())
         record.note(
             samples=len(samples),
             completion_tokens=int(found.tokens.sum()),
             samples_too_long=split.n_left_out,
             weights="left out: the base is packed" if is_packed else "compared",
         )
-    listing = ", ".join(f"{m.metric} {m.value:.4g}" for m in measured if m.subset is None)
+    listing = ", ".join(f"{m.metric} {m.value:.4g}" for m, _ in measured if m.subset is None)
     print(f"{arguments.output}: {identity.method}: {listing}", file=sys.stderr)

@@ -57,8 +57,7 @@ def write_difference(arguments: argparse.Namespace, settings: ExportSettings) ->
     from fnsft.artifacts.deltas import write_delta
     from fnsft.artifacts.identity import ADAPTER
     from fnsft.artifacts.manifest import recorded_stage
-    from fnsft.artifacts.model_files import require_elsewhere
-    from fnsft.artifacts.storage import existing, size_in_words
+    from fnsft.artifacts.storage import existing, require_elsewhere, size_in_words
     from fnsft.artifacts.weights import open_weights
     from fnsft.hub.models import local_model
 

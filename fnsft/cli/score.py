@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace, settings: ScoreSettings) -> None:
             listing = ", ".join(f"{m.metric} {m.value:.4g}" for m in whole)
             print(f"{name}: {listing}; {whole[0].n} items", file=sys.stderr)
         record.note(benchmarks=notes)
-        write_items(items_path(output), items)
         write_records(output, records)
+        write_items(items_path(output), items)
     print(
         f"{output}: {answers.run.model} {answers.run.method}: {len(records)} records",
         file=sys.stderr,

@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace, settings: TransferSettings) -> None:
             read_records(arguments.drift),
         )
         write_records(arguments.output, found.records)
-        measures = {r.metric: r.value for r in found.records if r.benchmark == BENCHMARK}
+        own = [r for r in found.records if r.benchmark == BENCHMARK and r.subset is None]
+        measures = {record.metric: record.value for record in own}
         record.note(
             tasks=list(found.tasks),
             records=len(found.records),

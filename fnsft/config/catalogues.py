@@ -112,6 +112,12 @@ class SuiteEntry(Settings):
 
     benchmarks: tuple[str, ...] = setting((), "benchmarks")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.benchmarks or len(set(self.benchmarks)) < len(self.benchmarks):
+            found = list(self.benchmarks)
+            raise InputError(f"benchmarks: expected at least one, each once, found {found}")
+
 
 @dataclass(frozen=True)
 class SequenceEntry(Settings):
@@ -167,6 +173,7 @@ class TableEntry(Settings):
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")
     layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
+    benchmarks: tuple[str, ...] = setting((), "benchmarks shown; all of the suites when absent")
     reference: str = setting("sft", "method that others are compared with, item by item")
     curve: tuple[str, ...] = setting(
         (), "transfer: the reference and the same at other rates, for retention at equal learning"
@@ -185,6 +192,7 @@ class FigureEntry(Settings):
         (), "sweep: exponents β to train with; influence: those drawn", minimum=0
     )
     layers: tuple[int, ...] = setting((), "layers drawn; four spread ones when absent")
+    benchmarks: tuple[str, ...] = setting((), "bars: benchmarks shown; all when absent")
     curve: tuple[str, ...] = setting((), "trade-off: the reference and the same at other rates")
     factors: tuple[float, ...] = setting(
         (), "rates: what each method's learning rate of the last stage is multiplied by", above=0

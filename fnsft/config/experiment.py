@@ -416,8 +416,9 @@ class Experiment:
         for name in self.config.get("sequences", {}):
             for task in self.sequence(name).tasks:
                 self.task(task)
-            for suite in self.sequence(name).suites:
-                self.suite(suite)
+            every = [b for suite in self.sequence(name).suites for b in self.suite(suite)]
+            if twice := sorted(b for b in set(every) if every.count(b) > 1):
+                raise InputError(f"sequences.{name}: suites: {twice[0]!r} is in two of them")
         for catalogue, kind_of in (("tables", self.table), ("figures", self.figure)):
             for name in self.config[catalogue]:
                 self._check_subject(f"{catalogue}.{name}", kind_of(name).kind)
@@ -432,6 +433,8 @@ class Experiment:
                 self.networks(self.table(name).networks)
         for name, variant in self._known_variants.items():
             self.training(name, seed=0)
+            if earlier := self.method(variant.method).earlier:
+                self._check_earlier(variant.method, earlier)
             if graph := self.graph_of(name):
                 self._check_affinity(variant, graph)
             if networks := self.networks_of(name):
@@ -444,9 +447,26 @@ class Experiment:
             raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
         if kind in SUITE_KINDS and not selection.suites:
             raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
+        methods = (*selection.methods, *selection.controls)
+        if kind in ("continual", "benchmarks") and selection.methods:
+            reference = self.table(where.split(".", 1)[1]).reference
+            if reference not in methods:
+                raise InputError(f"{where}: reference: {reference!r} is none of its methods")
+        if kind in ("transfer", "trade-off"):
+            entry = self.table if kind == "transfer" else self.figure
+            if other := [m for m in entry(where.split(".", 1)[1]).curve if m not in methods]:
+                raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
         if kind == "rates" and not self.figure(where.split(".", 1)[1]).factors:
             raise InputError(
                 f"{where}: kind 'rates' needs factors of the learning rate, found none"
+            )
+
+    def _check_earlier(self, method: str, earlier: str) -> None:
+        """Refuse an earlier method whose share p nothing says."""
+        if self._has_fraction(earlier) and not self._has_fraction(method):
+            raise InputError(
+                f"methods.{method}: earlier: {earlier!r} has a fraction, and {method!r} none to "
+                "give it; name a method without one"
             )
 
     def _check_affinity(self, variant: Variant, graph: str) -> None:

@@ -127,6 +127,8 @@ def weight_change(tuned: "PreTrainedModel", base: "PreTrainedModel") -> list[Mea
     are not bit-identical; ``n`` counts entries, and there is no error, since nothing was sampled.
     The MLP's rows are left out where no matrix is an MLP's alone (mixtures of experts).
 
+    Give both models as they were saved, in float32: bfloat16 rounds most of a small update away.
+
     Raises
     ------
     InputError

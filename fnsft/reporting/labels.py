@@ -1,6 +1,6 @@
 """How methods, metrics and measures are written, in tables, figures and on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -108,9 +108,11 @@ def label_of(method: str) -> str:
     return LABELS.get(method, method)
 
 
-def benchmark_label(benchmark: str, metric: str = "") -> str:
+def benchmark_label(
+    benchmark: str, metric: str = "", labels: Mapping[str, str] = BENCHMARK_LABELS
+) -> str:
     """Return how a benchmark is written; with EvalPlus's further tests it has a plus."""
-    return BENCHMARK_LABELS.get(benchmark, benchmark) + ("+" if metric == PLUS else "")
+    return labels.get(benchmark, benchmark) + ("+" if metric == PLUS else "")
 
 
 def run_label(method: str, fraction: float | None) -> str:

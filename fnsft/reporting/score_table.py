@@ -10,10 +10,10 @@ from fnsft.artifacts.records import Record
 from fnsft.config.stages import TableSettings
 from fnsft.reporting.cells import Cell, Key, by_cell, keys_of
 from fnsft.reporting.grid import Column, Grid, Row, cell_over_seeds, mark_best
-from fnsft.reporting.labels import benchmark_label, counted, label_of, run_label
+from fnsft.reporting.labels import counted, label_of, run_label
 from fnsft.reporting.notes import titled
 from fnsft.reporting.paired import RESAMPLES
-from fnsft.reporting.run_items import ItemFile, difference_cells, items_by_metric
+from fnsft.reporting.run_items import ItemFile, ItemRuns, difference_cells, items_by_metric
 from fnsft.reporting.scores import BASE, PERPLEXITY, Metric, Scores, scores_of
 
 Cells = dict[Column, Cell | None]
@@ -41,7 +41,7 @@ def score_grid(
     for metric in metrics:
         stages = _stages(scores, metric) if settings.kind == "continual" else []
         for stage in (*stages, len(scores.tasks)):
-            columns.append(_column(metric, scores.tasks[stage - 1]))
+            columns.append(_column(scores, metric, stage))
             _fill(cells, columns[-1], _cells(scores, metric, stage))
         found = difference_cells(
             items,
@@ -50,7 +50,7 @@ def score_grid(
             lambda key: key[0] in scores.models and key[1] in methods,
         )
         if found:
-            compared.append(_difference_column(metric, settings.reference))
+            compared.append(_difference_column(scores, metric, settings.reference))
             columns.append(compared[-1])
             _fill(cells, compared[-1], found)
     blocks = {}
@@ -63,7 +63,12 @@ def score_grid(
     )
     notes = (
         *_notes(scores, settings),
-        *_comparisons(blocks, compared, settings.reference),
+        *earlier_stages(scores),
+        *(
+            _comparisons(blocks, compared)
+            if compared
+            else _untested(settings.reference, files, items)
+        ),
         *_protocols(scores, metrics),
     )
     return Grid(tuple(columns), blocks, caption, notes)
@@ -75,13 +80,13 @@ def _stages(scores: Scores, metric: Metric) -> list[int]:
     return [place for place, task in enumerate(scores.tasks[:-1], start=1) if task in measures][:1]
 
 
-def _column(metric: Metric, task: str) -> Column:
-    return Column(benchmark_label(*metric), f"after {task}", metric[1])
+def _column(scores: Scores, metric: Metric, stage: int) -> Column:
+    return Column(scores.label(*metric), f"after {scores.tasks[stage - 1]}", metric[1])
 
 
-def _difference_column(metric: Metric, reference: str) -> Column:
+def _difference_column(scores: Scores, metric: Metric, reference: str) -> Column:
     sign, kind = ("/", "ratio") if metric[1] == PERPLEXITY else ("−", "difference")
-    return Column(benchmark_label(*metric), f"{sign} {label_of(reference)}", kind)
+    return Column(scores.label(*metric), f"{sign} {label_of(reference)}", kind)
 
 
 def _cells(scores: Scores, metric: Metric, stage: int) -> dict[Key, Cell | None]:
@@ -117,7 +122,7 @@ def _rows(
 def _base_row(scores: Scores, model: str, metrics: Sequence[Metric]) -> list[Row]:
     """Return the base model's row, in the columns of the last stage; none without its records."""
     found = {
-        _column((r.benchmark, r.metric), scores.tasks[-1]): cell_over_seeds([r])
+        _column(scores, (r.benchmark, r.metric), len(scores.tasks)): cell_over_seeds([r])
         for r in scores.base
         if r.model == model and (r.benchmark, r.metric) in metrics
     }
@@ -126,7 +131,13 @@ def _base_row(scores: Scores, model: str, metrics: Sequence[Metric]) -> list[Row
 
 def _notes(scores: Scores, settings: TableSettings) -> list[str]:
     """Say what the columns are, and what the marks."""
-    words = "Base: before any stage."
+    shots = {
+        word
+        for r in scores.base
+        for word in (r.protocol or "").split()
+        if word.startswith("shots=")
+    }
+    words = f"Base: before any stage{', asked without shots' if shots == {'shots=0'} else ''}."
     if settings.kind == "continual" and len(scores.tasks) > 1:
         words += (
             " After a stage: scored when it was done; what no stage but the last, or none, trained "
@@ -136,12 +147,28 @@ def _notes(scores: Scores, settings: TableSettings) -> list[str]:
     return [words, f"Bold: best of its column; underlined: second; {others} not compete."]
 
 
-def _comparisons(
-    blocks: Mapping[str, Sequence[Row]], compared: Sequence[Column], reference: str
-) -> list[str]:
+def earlier_stages(scores: Scores) -> list[str]:
+    """Say which methods did not train all of their stages; of two that is what they are for."""
+    if len(scores.tasks) <= 2:
+        return []
+    groups: dict[str, list[str]] = {}
+    for method, words in scores.earlier.items():
+        groups.setdefault(words, []).append(label_of(method))
+    return [f"{', '.join(methods)}: {words}." for words, methods in groups.items()]
+
+
+def _untested(reference: str, files: Sequence[ItemFile], items: ItemRuns) -> list[str]:
+    """Say why there are no differences."""
+    none = "no items"
+    if reference in {key[1] for runs in items.values() for key in runs}:
+        none += " of other methods on the same benchmarks and seeds"
+    elif files:
+        none += f" of {label_of(reference)} after the last stage"
+    return [f"Differences from {label_of(reference)} were not tested: {none} were given."]
+
+
+def _comparisons(blocks: Mapping[str, Sequence[Row]], compared: Sequence[Column]) -> list[str]:
     """Say how differences were tested, and how many of them stand in a column."""
-    if not compared:
-        return [f"Differences from {label_of(reference)} were not tested: no items were given."]
     every = [row for rows in blocks.values() for row in rows]
     n = counted(sum(row.cells.get(column) is not None for row in every) for column in compared)
     kinds = {"difference": "− is a difference in points", "ratio": "/ a ratio"}
@@ -155,12 +182,11 @@ def _comparisons(
 
 def _protocols(scores: Scores, metrics: Sequence[Metric]) -> list[str]:
     """Say how every benchmark was asked, where records tell."""
-    asked: dict[str, str] = {}
+    asked: dict[tuple[str, str], str] = {}  # benchmark, and whose it is where others differ
     for record in (*scores.last, *scores.base):
         if record.protocol and (record.benchmark, record.metric) in metrics:
-            label = benchmark_label(record.benchmark)
-            if asked.setdefault(label, record.protocol) != record.protocol:
-                label = f"{label} of {record.model}, {label_of(record.method)}"
-                asked[label] = record.protocol
-    listed = "; ".join(f"{label}: {protocol}" for label, protocol in asked.items())
+            name = record.benchmark
+            if asked.setdefault((name, ""), record.protocol) != record.protocol:
+                asked[name, f" of {record.model}, {label_of(record.method)}"] = record.protocol
+    listed = "; ".join(f"{scores.label(name)}{of}: {asked[name, of]}" for name, of in asked)
     return [f"Protocols: {listed}."] if listed else []

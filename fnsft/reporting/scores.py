@@ -5,14 +5,15 @@ count, its earlier stages only where the records were joined. A record of stage 
 model's, whatever run it was joined to.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fnsft.artifacts.records import Record
 from fnsft.config.stages import PRIMARY_METRICS, FigureSettings, TableSettings
 from fnsft.errors import InputError
-from fnsft.reporting.labels import PLUS, in_order
+from fnsft.reporting.labels import BENCHMARK_LABELS, PLUS, benchmark_label, in_order, label_of
+from fnsft.reporting.transfer import OTHERS_STAGES
 
 BASE = "base"
 PERPLEXITY = "perplexity"
@@ -21,13 +22,23 @@ Metric = tuple[str, str]  # benchmark and metric
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of the runs of one sequence of tasks, and once a model those of its base."""
+    """Scores of the runs of one sequence of tasks, and once a model those of its base.
+
+    ``labels`` are how benchmarks are called. ``earlier`` says by method which of its stages
+    others trained.
+    """
 
     tasks: tuple[str, ...]
     models: tuple[str, ...]
     methods: tuple[str, ...]
     base: tuple[Record, ...]
     tuned: tuple[Record, ...]
+    labels: Mapping[str, str]
+    earlier: Mapping[str, str]
+
+    def label(self, benchmark: str, metric: str = "") -> str:
+        """Return how a benchmark is written."""
+        return benchmark_label(benchmark, metric, self.labels)
 
     @property
     def last(self) -> list[Record]:
@@ -69,6 +80,7 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     """Sort records out for the models and methods of a table or figure.
 
     Records of subsets, and of models without the mask on their forward pass, are left out.
+    Benchmarks have the settings' labels, else their customary ones.
 
     Raises
     ------
@@ -76,9 +88,10 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
         When no run is left, when runs are of sequences that do not continue each other, and when
         a model has two bases.
     """
+    every = list(records)
     shown = [
         record
-        for record in records
+        for record in every
         if record.subset is None
         and record.forward_mask != "off"
         and record.model in (settings.models or (record.model,))
@@ -90,13 +103,41 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     models = tuple(dict.fromkeys(record.model for record in tuned))
     methods = asked or in_order(record.method for record in tuned)
     methods = tuple(m for m in methods if m not in settings.controls and m != BASE)
-    return Scores(
+    scores = Scores(
         tasks=tuple(tasks),
         models=tuple(m for m in settings.models if m in models) or models,
         methods=methods,
         base=tuple(_bases(record for record in shown if record.stage == 0)),
         tuned=tuple(tuned),
+        labels=BENCHMARK_LABELS
+        | dict(zip(settings.benchmarks, settings.benchmark_labels, strict=False)),
+        earlier=_earlier(every, {record.method for record in tuned}),
     )
+    _require_told_apart(scores)
+    return scores
+
+
+def _earlier(records: Iterable[Record], methods: Collection[str]) -> dict[str, str]:
+    """Return by method which of its stages others trained, in words."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        if record.metric == OTHERS_STAGES and record.method in methods:
+            other = label_of(record.subset or "")
+            words = f"{record.value:g} of {record.n} stages are those of {other}"
+            found.setdefault(record.method, {})[words] = None
+    return {method: ", ".join(words) for method, words in found.items()}
+
+
+def _require_told_apart(scores: Scores) -> None:
+    """Refuse two benchmarks that one label and metric would make one column of."""
+    found: dict[tuple[str, str], str] = {}
+    for benchmark, metric in dict.fromkeys((r.benchmark, r.metric) for r in scores.last):
+        label = scores.label(benchmark)
+        if (other := found.setdefault((label, metric), benchmark)) != benchmark:
+            raise InputError(
+                f"benchmark_labels: expected {other} and {benchmark}, which have {metric}, told "
+                f"apart, found {label} for both"
+            )
 
 
 def last_sequence(records: Sequence[Record]) -> str:

@@ -1,7 +1,9 @@
 """What runs learned of the last task against what they kept of the earlier ones.
 
-With one stage alone, what is kept are the benchmarks that no stage trained on. Where tasks have no
-share (accuracy, pass@1), both are perplexities, and means are taken of their logarithms.
+Kept is the change since each earlier task's own stage, mean_{j<T} (R[T, j] − R[j, j]), so that what
+a stage learned better is not taken for retention. With one stage alone it is the score of the
+benchmarks that no stage trained on. Where tasks have no share (accuracy, pass@1), both are
+perplexities, means and changes are those of their logarithms, and what is kept is a ratio.
 """
 
 import math
@@ -22,7 +24,7 @@ NEVER = "tasks never trained on"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: shares, or logarithms of perplexities."""
+    """One run: shares and their change, or logarithms of perplexities and theirs."""
 
     learned: float
     kept: float
@@ -30,7 +32,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All runs by cell and seed; ``learned`` and ``kept`` are their tasks in words."""
+    """All runs by cell and seed; ``learned`` and ``kept`` are what they are of, with units."""
 
     metric: str  # accuracy or perplexity
     learned: str
@@ -43,7 +45,7 @@ class Outcomes:
         return -1 if self.metric == PERPLEXITY else 1
 
     def shown(self, value: float) -> float:
-        """Return a value in the unit of axes: percent, or a perplexity."""
+        """Return a value in the unit of axes: percent or points, a perplexity or a ratio."""
         return math.exp(value) if self.metric == PERPLEXITY else 100 * value
 
 
@@ -58,11 +60,10 @@ def outcomes_of(scores: Scores) -> Outcomes:
     """
     last, earlier = scores.tasks[-1], scores.tasks[:-1]
     for metrics in (PRIMARY_METRICS, (PERPLEXITY,)):
-        found = [record for record in scores.last if record.metric in metrics]
-        groups = list(dict.fromkeys(record.measures for record in found))
+        found = [record for record in scores.tuned if record.metric in metrics]
+        groups = dict.fromkeys(r.measures for r in found if r.stage == len(scores.tasks))
         never = [group for group in groups if group not in scores.tasks]
-        kept_groups: list[str | None] = list(dict.fromkeys(earlier)) or never
-        if kept_groups and {last, *kept_groups} <= {*groups}:
+        if (earlier or never) and {last, *earlier} <= {*groups}:
             break
     else:
         needed = f"{', '.join(earlier) or 'a task that was not trained on'} and {last}"
@@ -71,30 +72,41 @@ def outcomes_of(scores: Scores) -> Outcomes:
     for record in found:
         key = (record.model, record.method, record.fraction)
         runs.setdefault(key, {}).setdefault(record.seed, []).append(record)
+    unit, change = ("perplexity", "ratio") if PERPLEXITY in metrics else ("%", "points")
+    own = "its own stage" if len(earlier) == 1 else "their own stages"
     return Outcomes(
         metric=PERPLEXITY if PERPLEXITY in metrics else "accuracy",
-        learned=last,
-        kept=" and ".join(dict.fromkeys(earlier)) or NEVER,
+        learned=f"{last}, {unit}",
+        kept=f"{' and '.join(earlier)} since {own}, {change}" if earlier else f"{NEVER}, {unit}",
         runs={
-            key: {seed: _outcome(own, last, kept_groups, key) for seed, own in seeds.items()}
+            key: {seed: _outcome(own, scores.tasks, never, key) for seed, own in seeds.items()}
             for key, seeds in runs.items()
         },
     )
 
 
 def _outcome(
-    records: Sequence[Record], last: str, kept_groups: Sequence[str | None], key: Key
+    records: Sequence[Record], tasks: Sequence[str], never: Sequence[str | None], key: Key
 ) -> Outcome:
-    if len({record.benchmark for record in records}) < len(records):
+    if len({(record.stage, record.benchmark) for record in records}) < len(records):
         raise InputError(f"{name_of(key)}: expected one run a seed, found two; name each file once")
-    values: dict[str | None, list[float]] = {}
+    values: dict[tuple[int, str | None], list[float]] = {}
     for record in records:
         value = math.log(record.value) if record.metric == PERPLEXITY else record.value
-        values.setdefault(record.measures, []).append(value)
-    if missing := [str(group) for group in (last, *kept_groups) if group not in values]:
-        raise InputError(f"{name_of(key)}: expected scores of {missing[0]}, found none")
-    means = {group: statistics.fmean(found) for group, found in values.items()}
-    return Outcome(means[last], statistics.fmean(means[group] for group in kept_groups))
+        values.setdefault((record.stage, record.measures), []).append(value)
+
+    def mean(stage: int, task: str | None) -> float:
+        if (stage, task) not in values:
+            raise InputError(
+                f"{name_of(key)}: expected scores of {task or NEVER} after stage {stage}, found "
+                "none; give the records of fnsft transfer"
+            )
+        return statistics.fmean(values[stage, task])
+
+    end = len(tasks)
+    changes = [mean(end, task) - mean(j, task) for j, task in enumerate(tasks[:-1], start=1)]
+    kept = changes or [mean(end, task) for task in never]
+    return Outcome(mean(end, tasks[-1]), statistics.fmean(kept))
 
 
 def means_of(outcomes: Outcomes) -> dict[Key, Outcome]:
@@ -114,26 +126,29 @@ def kept_at_same_learning(outcomes: Outcomes, curve: Sequence[str]) -> dict[Key,
     Parameters
     ----------
     curve
-        Methods whose means over seeds are joined by straight lines, in the order of what they
-        learn: one method at several learning rates.
+        One method at several learning rates. Of its means over seeds those that no other beats in
+        both, its Pareto front, are joined by straight lines: the curve at its best rates.
 
     Returns
     -------
-    Differences of shares, or ratios of perplexities. Cells that learn less or more than all of
-    the curve, those of the curve, and those of a model without two points of it are left out.
+    Differences of shares' changes, or ratios of perplexities' ratios. Cells that learn less or more
+    than all of the front, those of the curve, and those of a model with fewer than two points on
+    the front are left out.
     """
-    means = means_of(outcomes)
+    means, sign = means_of(outcomes), outcomes.sign
     found = {}
     for key, point in means.items():
-        line = sorted(
-            (other.learned, other.kept)
+        rates = [
+            (sign * other.learned, sign * other.kept)
             for (model, method, _), other in means.items()
             if model == key[0] and method in curve
-        )
-        if key[1] in curve or len(line) < 2 or not line[0][0] <= point.learned <= line[-1][0]:
+        ]
+        front = [rates[place] for place in pareto_front(rates)]
+        x = sign * point.learned
+        if key[1] in curve or len(front) < 2 or not front[0][0] <= x <= front[-1][0]:
             continue
-        learned, kept = zip(*line, strict=True)
-        more = point.kept - float(np.interp(point.learned, learned, kept))
+        learned, kept = zip(*front, strict=True)
+        more = point.kept - sign * float(np.interp(x, learned, kept))
         found[key] = math.exp(more) if outcomes.metric == PERPLEXITY else more
     return found
 

@@ -18,6 +18,7 @@ from fnsft.config.stages import PRIMARY_METRICS
 from fnsft.errors import InputError
 
 BENCHMARK, DRIFT = "continual", "drift"  # benchmarks of numbers that are no scores of items
+OTHERS_STAGES = "others_stages"  # how many stages another method trained; the subset is its name
 IDENTITY = ("model", "method", "fraction", "lam", "affinity", "applies_to", "mask_mode", "seed")
 Key = tuple[str, str, str | None, str | None]  # benchmark, metric, subset, forward mask
 
@@ -72,7 +73,13 @@ def transfer(
     InputError
         When the files are not stages 1 to T of one model and seed, when a stage asked a
         benchmark in another way than the next one or on other items, when one lacks what another
-        has, or when a measurement stands twice.
+        has, when drift is that of another run, or when a measurement stands twice.
+
+    Notes
+    -----
+    Measures that start from the base model are left out where it was asked in another way. Of
+    stages that another method trained, one record tells how many, since all records are put under
+    the last stage's method.
     """
     by_stage = [list(base), *_in_order(stages)]
     if any(record.stage for record in by_stage[0]) or not by_stage[0]:
@@ -80,11 +87,13 @@ def transfer(
     last = by_stage[-1][0]
     tasks = tuple(records[0].task for records in by_stage[1:])
     drifts = list(drift)
-    for record in (*by_stage[0], *drifts):
-        _require_same(record, last, ("model", "seed") if record.stage else ("model",))
+    for record in by_stage[0]:
+        _require_same(record, last, ("model",))
+    _check_drift(drifts, by_stage)
     measured = [_measured(records) for records in by_stage]
     other_protocols = _check_protocols(measured)
-    found, left_out = _measures(measured, tasks)
+    found, left_out = _measures(measured, tasks, other_protocols)
+    found += _others_stages([records[0].method for records in by_stage[1:]])
     sequence = ">".join(tasks)
     identity = {name: getattr(last, name) for name in IDENTITY} | {"sequence": sequence}
     unknown: dict[str, Any] = dict.fromkeys(("measures", "protocol", "data_sha256", "versions"))
@@ -104,16 +113,39 @@ def _in_order(files: Sequence[Sequence[Record]]) -> list[list[Record]]:
         raise InputError(f"stages: expected files of the stages 1, 2, … in order, found {listed}")
     tasks = [records[0].task for records in found]
     for stage, records in enumerate(found, start=1):
-        expected = ">".join(tasks[:stage])
         for record in records:
             _require_same(record, every[-1], ("model", "seed"))
-            _require_same(record, records[0], (*IDENTITY, "task"))
-            if record.sequence not in (None, expected):
-                raise InputError(
-                    f"stages: stage {stage} is the end of {record.sequence}, expected {expected}; "
-                    "give the stages of one run"
-                )
+            _require_of_stage("stages", record, records[0], tasks[:stage])
     return found
+
+
+def _check_drift(drifts: Iterable[Record], by_stage: Sequence[Sequence[Record]]) -> None:
+    """Refuse drift of another run than the stages are of, and what stands twice."""
+    tasks = [records[0].task for records in by_stage[1:]]
+    for stage, found in groupby(sorted(drifts, key=lambda r: r.stage), key=lambda r: r.stage):
+        if not 1 <= stage <= len(tasks):
+            raise InputError(
+                f"drift: expected records of the stages 1 to {len(tasks)}, found stage {stage}"
+            )
+        for record in _measured(found).values():
+            _require_of_stage("drift", record, by_stage[stage][0], tasks[:stage])
+
+
+def _require_of_stage(where: str, record: Record, first: Record, tasks: Sequence[str]) -> None:
+    _require_same(record, first, (*IDENTITY, "task"))
+    if record.sequence not in (None, expected := ">".join(tasks)):
+        raise InputError(
+            f"{where}: stage {record.stage} is the end of {record.sequence}, expected {expected}; "
+            "give the stages of one run"
+        )
+
+
+def _others_stages(methods: Sequence[str]) -> list[Measurement]:
+    others = [method for method in methods if method != methods[-1]]
+    return [
+        Measurement(BENCHMARK, OTHERS_STAGES, float(others.count(m)), None, len(methods), m)
+        for m in dict.fromkeys(others)
+    ]
 
 
 def _require_same(record: Record, other: Record, fields: Iterable[str]) -> None:
@@ -163,9 +195,12 @@ def _check_protocols(measured: Sequence[Mapping[Key, Record]]) -> list[str]:
 
 
 def _measures(
-    measured: Sequence[Mapping[Key, Record]], tasks: Sequence[str]
+    measured: Sequence[Mapping[Key, Record]], tasks: Sequence[str], asked_otherwise: Sequence[str]
 ) -> tuple[list[Measurement], list[str]]:
-    """Return what can be measured, and in words what cannot."""
+    """Return what can be measured, and in words what cannot.
+
+    ``asked_otherwise`` names benchmarks whose score of the base model is not comparable.
+    """
     scores = [
         {
             record.benchmark: record
@@ -191,13 +226,23 @@ def _measures(
         matrix = np.array(
             [[statistics.fmean(s[b].value for b in names) for names in of_task] for s in scores]
         )
+        four = continual_measures(matrix)
+        later = [b for names in of_task[1:] for b in names if b in asked_otherwise]
+        if later:
+            del four["forward_transfer"]
+            left_out.append(_no_base("forward transfer", later))
         results += [
-            Measurement(BENCHMARK, name, value, None, n)
-            for name, (value, n) in continual_measures(matrix).items()
+            Measurement(BENCHMARK, name, value, None, n) for name, (value, n) in four.items()
         ]
-    if others:
+    if changed := [b for b in others if b in asked_otherwise]:
+        left_out.append(_no_base("general retention", changed))
+    elif others:
         change = statistics.fmean(scores[-1][b].value - scores[0][b].value for b in others)
         results.append(Measurement(BENCHMARK, "general_retention", change, None, len(others)))
     else:
         left_out.append("general retention: no benchmark that no stage trained on")
     return results, left_out
+
+
+def _no_base(measure: str, benchmarks: Iterable[str]) -> str:
+    return f"{measure}: the base model was asked in another way, {', '.join(benchmarks)}"

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fnsft.artifacts.records import Record
-from fnsft.config.stages import TableSettings
+from fnsft.config.stages import PRIMARY_METRICS, TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell, Key, by_cell, keys_of
 from fnsft.reporting.grid import DASH, Column, Grid, Row, cell_over_seeds, mark_best
-from fnsft.reporting.labels import benchmark_label, label_of, run_label
+from fnsft.reporting.labels import label_of, run_label
 from fnsft.reporting.notes import titled
-from fnsft.reporting.score_table import CONTROLS
+from fnsft.reporting.score_table import CONTROLS, earlier_stages
 from fnsft.reporting.scores import PERPLEXITY, Scores, scores_of
 from fnsft.reporting.trade_off import NEVER, kept_at_same_learning, outcomes_of
 from fnsft.reporting.transfer import BENCHMARK, DRIFT
@@ -52,8 +52,11 @@ def transfer_grid(records: Sequence[Record], settings: TableSettings) -> Grid:
     found: dict[Column, Mapping[Key, Cell | None]] = {}
     for metric, column in MEASURES.items():
         found[column] = _cells(r for r in scores.last if (r.benchmark, r.metric) == metric)
-    for benchmark in dict.fromkeys(r.benchmark for r in scores.last if r.metric == "format_ok"):
-        column = Column("format ok", benchmark_label(benchmark), "format_ok")
+    formatted = dict.fromkeys(r.benchmark for r in scores.last if r.metric == "format_ok")
+    for benchmark in settings.benchmarks or formatted:
+        if benchmark not in formatted:
+            continue
+        column = Column("format ok", scores.label(benchmark), "format_ok")
         found[column] = _cells(
             r for r in scores.last if (r.benchmark, r.metric) == (benchmark, "format_ok")
         )
@@ -109,14 +112,34 @@ def _notes(columns: Sequence[Column], scores: Scores, settings: TableSettings) -
     if "format_ok" in metrics:
         yield "Format ok: share of the answers in the trained form, after the last stage."
     if any(metric.startswith(KEPT) for metric in metrics):
-        first, *others = (label_of(method) for method in settings.curve)
-        earlier = ", ".join(scores.tasks[:-1]) or NEVER
+        first, *_ = rates = [label_of(method) for method in settings.curve]
+        earlier = ", ".join(scores.tasks[:-1])
         kind = "over" if f"{KEPT}_ratio" in metrics else "minus"
+        kept = f"{earlier} after the last stage {kind} after the own stage" if earlier else NEVER
         yield (
-            f"Vs {first}: mean of {earlier} after the last stage, {kind} that of {first} where it "
-            f"learns as much of {scores.tasks[-1]}, on straight lines through {first} and "
-            f"{'; '.join(others)}; means over seeds, not tested; {DASH}: learns less or more than "
-            "all of these."
+            f"Vs {first}: mean of {kept}, {kind} that of {first} where it learns as much of "
+            f"{scores.tasks[-1]}, on straight lines through its rates ({'; '.join(rates)}) that no "
+            f"other of them reaches in both; means over seeds, not tested; {DASH}: learns less or "
+            "more than all of these."
         )
+    if changed := ", ".join(_asked_otherwise(scores)):
+        yield (
+            f"The base model was asked in another way, {changed}: nothing is measured from its "
+            "score there."
+        )
+    yield from earlier_stages(scores)
     apart = "; controls do not compete" if settings.controls else ""
     yield f"Bold: best of its column; underlined: second{apart}."
+
+
+def _asked_otherwise(scores: Scores) -> list[str]:
+    """Name the benchmarks whose base score a measure would start from, and cannot."""
+    base = {(r.model, r.benchmark): r.protocol for r in scores.base if r.metric in PRIMARY_METRICS}
+    changed = [
+        record.benchmark
+        for record in scores.last
+        if record.metric in PRIMARY_METRICS
+        and (record.measures not in scores.tasks or record.measures in scores.tasks[1:])
+        and base.get((record.model, record.benchmark), record.protocol) != record.protocol
+    ]
+    return [scores.label(benchmark) for benchmark in dict.fromkeys(changed)]

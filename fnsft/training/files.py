@@ -5,8 +5,7 @@ from pathlib import Path
 
 from fnsft.artifacts import prompt_formats
 from fnsft.artifacts.identity import LARGE_BYTES
-from fnsft.artifacts.model_files import require_elsewhere
-from fnsft.artifacts.storage import manifest_path, require_replaceable
+from fnsft.artifacts.storage import manifest_path, require_elsewhere, require_replaceable
 from fnsft.errors import InputError
 from fnsft.hub.models import hub_name_of
 

@@ -21,9 +21,15 @@ from transformers.utils import logging
 from fnsft.artifacts.forward_masks import FILE as MASK
 from fnsft.artifacts.forward_masks import read_forward_mask
 from fnsft.artifacts.identity import ADAPTER
-from fnsft.artifacts.model_files import carry_manifests, copy_tokenizer, require_elsewhere
+from fnsft.artifacts.model_files import carry_manifests, copy_tokenizer
 from fnsft.artifacts.prompt_formats import NAME as PROMPT_FORMAT
-from fnsft.artifacts.storage import existing, read_json, require_space, written_whole
+from fnsft.artifacts.storage import (
+    existing,
+    read_json,
+    require_elsewhere,
+    require_space,
+    written_whole,
+)
 from fnsft.artifacts.training import FILE_NAME as RECORD
 from fnsft.errors import InputError
 from fnsft.hub.models import local_model

@@ -4,7 +4,6 @@ ANSWERS = RESULTS + "/answers/" + RUN + "/{suite}"
 SCORES = RESULTS + "/metrics/" + RUN + "/{suite}.jsonl"
 BASE_ANSWERS = RESULTS + "/answers/{model}/base/{suite}"
 BASE_SCORES = RESULTS + "/metrics/{model}/base/{suite}.jsonl"
-DRIFT = RESULTS + "/drift/" + RUN + ".jsonl"
 TRANSFER = RESULTS + "/transfer/{model}/{sequence}/{variant}/seed{seed}.jsonl"
 
 
@@ -155,7 +154,7 @@ rule drift:
         base=model_of,
         data=lambda wildcards: test_split(wildcards.task),
     output:
-        DRIFT,
+        multiext(RESULTS + "/drift/" + RUN, ".jsonl", ".items.jsonl"),
     log:
         LOGS + "/drift/" + RUN + ".log",
     benchmark:
@@ -170,7 +169,7 @@ rule drift:
         "measure how far {wildcards.variant} moved {wildcards.model} on {wildcards.task}"
     shell:
         "fnsft drift --model {input.model} --base {input.base} --data {input.data} "
-        "--output {output} {params.stage[0]} 2> {log}"
+        "--output {output[0]} {params.stage[0]} 2> {log}"
 
 
 def stages_of(wildcards):

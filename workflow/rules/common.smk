@@ -112,6 +112,14 @@ def model_of(wildcards):
     return model_folder(wildcards.model, getattr(wildcards, "seed", None))
 
 
+def users_own(path):
+    """A file that the user provides; where it is missing, that is all that is said."""
+    try:
+        return str(existing(path))
+    except InputError as error:
+        refuse(error)
+
+
 def file_of(origin, owner, name):
     """A file of data: of the world, fetched, or the user's below data_dir (or in it)."""
     if origin == "world":
@@ -120,7 +128,7 @@ def file_of(origin, owner, name):
         return f"{RESULTS}/sources/{owner}/{name}.jsonl"
     below = Path(DATA_DIR) / name
     beside = Path(DATA_DIR) / Path(name).name
-    return str(beside if beside.exists() and not below.exists() else below)
+    return users_own(beside if beside.exists() and not below.exists() else below)
 
 
 def data_file(task, name):
@@ -168,11 +176,8 @@ def users_files():
     return files + [model_folder(m) for m in models]
 
 
-try:
-    for path in users_files():
-        existing(Path(path))
-except InputError as error:
-    refuse(error)
+for path in users_files():
+    users_own(Path(path))
 
 
 def runs_of(selection, only=lambda method: True):

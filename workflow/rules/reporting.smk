@@ -1,5 +1,6 @@
 # Tables and figures, from records alone, and the cheap copies that people ask for.
 localrules:
+    transfer,
     table,
     figure,
     choose,
@@ -11,6 +12,19 @@ localrules:
 def labels_of(models):
     """How tables and figures call models."""
     return tuple(EXPERIMENT.model(model).label or model for model in models)
+
+
+def benchmark_settings(entry, selection):
+    """Which benchmarks a table or figure shows, and how it calls them."""
+    suites = ()
+    if entry.kind in SUITE_KINDS:
+        suites = selection.suites
+    if entry.kind in SEQUENCE_KINDS:
+        suites = EXPERIMENT.sequence(selection.sequence).suites
+    asked = tuple(b for suite in suites for b in EXPERIMENT.suite(suite))
+    shown = entry.benchmarks or asked
+    labels = (EXPERIMENT.benchmark_entry(name).label or name for name in shown)
+    return {"benchmarks": shown, "benchmark_labels": tuple(labels)}
 
 
 def table_settings(name):
@@ -28,6 +42,7 @@ def table_settings(name):
         layout=entry.layout,
         reference=entry.reference,
         curve=entry.curve,
+        **benchmark_settings(entry, selection),
     )
 
 
@@ -119,14 +134,19 @@ def figure_settings(name):
     entry, selection = EXPERIMENT.figure(name), EXPERIMENT.selection("figures", name)
     points = figure_points(name) if entry.kind == "sweep" else []
     rates = last_rates(name) if entry.kind == "rates" else ()
+    apart = entry.kind in SEQUENCE_KINDS  # elsewhere the legend's order says it
     return FigureSettings(
         kind=entry.kind,
         models=selection.models,
         model_labels=labels_of(selection.models),
-        methods=(*selection.methods, *selection.controls),
+        methods=(
+            selection.methods if apart else (*selection.methods, *selection.controls)
+        ),
+        controls=selection.controls if apart else (),
         axes=tuple(axis for axis, _, _ in points),
         values=rates or tuple(value for _, value, _ in points),
         curve=entry.curve,
+        **benchmark_settings(entry, selection),
         betas=entry.betas or FigureSettings().betas,
         layers=entry.layers,
     )

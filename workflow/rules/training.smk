@@ -121,7 +121,7 @@ rule plain:
     input:
         RESULTS + "/runs/" + RUN,
     output:
-        directory(RESULTS + "/plain/" + RUN),
+        temp(directory(RESULTS + "/plain/" + RUN)),
     log:
         LOGS + "/plain/" + RUN + ".log",
     benchmark:

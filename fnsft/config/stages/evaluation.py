@@ -39,7 +39,7 @@ class Benchmark(Settings):
     template: Literal["auto", "completion", "instruction"] = setting(
         "auto",
         "code: a program to go on with, or an instruction as the model was trained; auto: an "
-        "instruction where the model has a prompt format",
+        "instruction where the model has a prompt format or chat template",
     )
     chat: bool = setting(False, "mmlu, mmlu-pro, pubmedqa: ask in the tokenizer's chat template")
 
@@ -50,9 +50,10 @@ class Benchmark(Settings):
         if self.shots and self.kind not in SHOTS_KINDS:
             raise InputError(f"shots: {self.kind} has none, found {self.shots}; leave it off")
         if bool(self.shots) != (self.examples is not None):
+            remedy = "leave examples off" if self.examples else "give examples, or shots 0"
             raise InputError(
-                f"examples: needed with shots alone, found {self.examples!r} with {self.shots} "
-                "shots"
+                f"examples: rows that shots are taken from, found {self.examples!r} with "
+                f"{self.shots} shots; {remedy}"
             )
         if self.template != "auto" and self.kind not in CODE_KINDS:
             raise InputError(f"template: is about code, found it with {self.kind}; leave it off")
@@ -104,7 +105,9 @@ class DriftSettings(Settings):
     )
     batch_size: int = setting(8, "samples a batch", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
-    dtype: Literal["float32", "bfloat16"] = setting("float32", "precision of the weights")
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "precision of the predictions; weights are compared in float32"
+    )
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,10 @@ class TableSettings(Settings):
     title: str = setting("", "first sentence of the caption")
     layout: Literal["columns", "rows"] = setting("columns", "where the methods stand")
     benchmarks: tuple[str, ...] = setting(
-        (), "continual, benchmarks: benchmarks, in the order of the columns; all when absent"
+        (),
+        "continual, benchmarks, transfer: benchmarks, in the order of the columns; all when absent",
     )
+    benchmark_labels: tuple[str, ...] = setting((), "how the benchmarks are called, in that order")
     reference: str = setting(
         "sft", "continual, benchmarks: method that differences are taken from, given items"
     )
@@ -53,7 +55,7 @@ class TableSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_labels(self.models, self.model_labels)
+        _check_labels(self)
 
 
 FigureKind = Literal[
@@ -99,14 +101,19 @@ class FigureSettings(Settings):
         ("sft", "sft-half", "sft-quarter"), "trade-off: one method at several rates, joined"
     )
     benchmarks: tuple[str, ...] = setting((), "bars: benchmarks in order; all when absent")
+    benchmark_labels: tuple[str, ...] = setting((), "how the benchmarks are called, in that order")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_labels(self.models, self.model_labels)
+        _check_labels(self)
 
 
-def _check_labels(models: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    if labels and len(labels) != len(models):
-        raise InputError(
-            f"model_labels: expected one for each of {len(models)} models, found {len(labels)}"
-        )
+def _check_labels(settings: TableSettings | FigureSettings) -> None:
+    for noun, names, labels in (
+        ("model", settings.models, settings.model_labels),
+        ("benchmark", settings.benchmarks, settings.benchmark_labels),
+    ):
+        if labels and len(labels) != len(names):
+            raise InputError(
+                f"{noun}_labels: expected one for each of {len(names)} {noun}s, found {len(labels)}"
+            )

@@ -24,6 +24,7 @@ from fnsft.evaluation.sandbox import Candidate, Limits, Outcome, Sandbox, digest
 _MIN_CALL_SECONDS = 1.0
 _MIN_PROGRAM_SECONDS = 60.0
 _REFERENCE_TIMES = 4.0
+_LOAD_SECONDS = 10.0
 _TEST_SECONDS = 3.0  # human-eval: a program and its test function
 _ENDLESS = 24 * 3600.0
 
@@ -126,7 +127,7 @@ def _by_inputs(
 ) -> Verdict:
     reference, comparison = Reference(task), Comparison(task)
     atol, used, spent, large = task.atol, 0.0, 0.0, False
-    with _candidate(sandbox, program, task.entry_point) as candidate:
+    with _candidate(sandbox, program, task.entry_point, factor) as candidate:
         for arguments in inputs:
             expected = reference(arguments)
             if comparison.not_none:
@@ -165,9 +166,10 @@ def _is_large(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) > _MANY_ENTRIES
 
 
-def _candidate(sandbox: Sandbox, program: str, entry_point: str) -> Candidate:
+def _candidate(sandbox: Sandbox, program: str, entry_point: str, factor: float) -> Candidate:
     """Return a program whose calls have time limits of their own."""
-    return Candidate(sandbox, program, entry_point, Limits(seconds=_ENDLESS))
+    limits = Limits(seconds=_ENDLESS, load_seconds=_LOAD_SECONDS * factor)
+    return Candidate(sandbox, program, entry_point, limits)
 
 
 def _stopped(outcome: Outcome, used: float) -> Verdict:

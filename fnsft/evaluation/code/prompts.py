@@ -90,9 +90,10 @@ def style_of(
     """Return how a model is asked.
 
     ``auto`` is an instruction where the model's training recorded a format with prompts, or its
-    tokenizer has a chat template. An instruction is written as the training wrote its own kind
-    of prompt, and in plain text for a model that has neither: so a base and what it was
-    tuned to on another task can be asked alike.
+    tokenizer has a chat template, in which a model without a format is asked. ``instruction`` is
+    written as the training wrote its own kind of prompt, and in plain text for a model without a
+    format, whatever its tokenizer has: so a base and what it was tuned to on another task in
+    plain text are asked alike.
     """
     if format is not None and format.kind == "text":
         format = None
@@ -100,7 +101,7 @@ def style_of(
         template == "auto" and format is None and not tokenizer.chat_template
     ):
         return Style("completion", suite)
-    if format is None and tokenizer.chat_template:
+    if template == "auto" and format is None:
         return Style("chat", suite)
     # A model that was tuned on questions is asked for programs as if tuned on instructions, so
     # that all stages of a sequence meet the same text.

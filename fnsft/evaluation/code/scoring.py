@@ -1,9 +1,11 @@
 """Programs of a whole benchmark: checked side by side, counted, and scored in their order."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -87,9 +89,19 @@ def _by_task(
 @contextmanager
 def _workers(n: int) -> Iterator[ProcessPoolExecutor]:
     """Yield worker processes: reference solutions are timed, and threads would share one core."""
-    pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        n,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,  # an interrupt is for the process that says so in one line
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
         yield pool
+    except BrokenProcessPool:
+        raise InputError(
+            "workers: expected processes that live until all programs are checked, found one "
+            "killed (by hand, or for want of memory); score again, with fewer workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

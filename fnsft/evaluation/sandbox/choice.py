@@ -80,6 +80,9 @@ def choose_sandbox(
         except (Unavailable, InputError) as error:
             reasons.append(str(error))
             continue
+        except OSError as error:
+            reasons.append(f"no trial: {error}")
+            continue
         if not open_doors:
             return sandbox
         reasons.append(f"{sandbox.name} does not refuse {', '.join(open_doors)}")

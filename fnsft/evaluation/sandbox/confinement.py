@@ -61,13 +61,6 @@ def limit_resources(limits: dict) -> None:
         resource.setrlimit(what, (value, value))
 
 
-def volunteer_for_the_oom_killer() -> None:
-    """Let the kernel take this process first when the machine has no memory left."""
-    # A courtesy to the others, no part of the confinement.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
-
-
 def leave_namespaces() -> bool:
     """Leave the host's network, processes and messages, for children; False: not allowed."""
     uid, gid = os.getuid(), os.getgid()

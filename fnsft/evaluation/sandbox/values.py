@@ -4,7 +4,7 @@ Both sides import this module, the inner one too: it needs the standard library 
 only where an array travels.
 
 None, bool, str, float, lists and ints below 2⁶³ are JSON itself (with NaN and Infinity); every
-other value is an object with one key, its type: ``{"tuple": [1, 2]}``.
+other value is an object with one key, its type: ``{"tuple": [1, 2]}``, ``{"numpy": ["<f8", 0.5]}``.
 """
 
 import base64
@@ -26,7 +26,7 @@ def encode(value: Any) -> Any:
     """Return what ``json.dumps`` can write of a value.
 
     A subclass travels as its base, taken with the base's own methods: a ``str`` that lies about
-    its ``__eq__`` arrives as plain text. NumPy's scalars become Python's.
+    its ``__eq__`` arrives as plain text. NumPy's scalars of numbers stay what they are.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def decode(data: Any) -> Any:
 
     Raises
     ------
-    ValueError, TypeError, KeyError, RecursionError
+    ValueError, TypeError, KeyError, RecursionError, OverflowError
         When it is nobody's value.
     """
     kind = type(data)
@@ -63,7 +63,7 @@ def digest(value: Any) -> str:
 
 
 def digest_of(data: Any) -> str:
-    """Return the digest of the value that was encoded as ``data``."""
+    """Return the digest of the value that was encoded as ``data``; NumPy's scalars as Python's."""
     return hashlib.sha256(json.dumps(_ordered(data)).encode()).hexdigest()
 
 
@@ -113,6 +113,7 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda content: complex(*content),
     "bytes": lambda content: base64.b64decode(content, validate=True),
     "ndarray": lambda content: _decode_array(*content),
+    "numpy": lambda content: _decode_scalar(*content),
 }
 
 
@@ -122,7 +123,8 @@ def _encode_other(value: Any) -> Any:
         return _encode_array(numpy.ascontiguousarray(value).reshape(value.shape))
     if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biufc":
         item = value.item()  # of a long double it is itself
-        return encode(float(value) if isinstance(item, numpy.generic) else item)
+        item = float(value) if isinstance(item, numpy.generic) else item
+        return {"numpy": [value.dtype.str, encode(item)]}
     for base, plain in BASES.items():
         if isinstance(value, base):
             return encode(plain(value))
@@ -152,6 +154,15 @@ def _encode_array(array: Any) -> dict:
     return {"ndarray": [array.dtype.str, list(array.shape), content]}
 
 
+def _decode_scalar(dtype: str, item: Any) -> Any:
+    import numpy
+
+    if not DTYPE.fullmatch(dtype) or type(value := decode(item)) not in (bool, int, float, complex):
+        raise ValueError(f"a scalar of {dtype!r}")
+    with numpy.errstate(all="ignore"):
+        return numpy.dtype(dtype).type(value)
+
+
 def _decode_array(dtype: str, shape: list[int], content: str) -> Any:
     import numpy
 
@@ -169,6 +180,8 @@ def _ordered(data: Any) -> Any:
         return data
     ((tag, content),) = data.items()
     content = _ordered(content)
+    if tag == "numpy":
+        return content[1]
     return {
         tag: sorted(content, key=json.dumps) if tag in ("set", "frozenset", "dict") else content
     }

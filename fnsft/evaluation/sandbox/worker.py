@@ -73,7 +73,6 @@ def _supervise(specification: dict) -> None:
 
 def _confine(specification: dict) -> None:
     limits, landlock = specification["limits"], specification["landlock"]
-    confinement.volunteer_for_the_oom_killer()
     confinement.limit_resources(limits)
     confinement.drop_privileges(specification["number"], specification["supervised"])
     confinement.prctl(confinement.PR_SET_PDEATHSIG, signal.SIGKILL)  # another user's loses it

@@ -13,7 +13,7 @@ from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell, Key, by_cell
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
 from fnsft.reporting.grid import cell_over_seeds
-from fnsft.reporting.labels import ModelLabels, benchmark_label, counted, run_label
+from fnsft.reporting.labels import ModelLabels, counted, run_label
 from fnsft.reporting.scores import PERPLEXITY, Metric, Scores, scores_of
 from fnsft.reporting.style import COLOURS, PAGE_INCHES
 
@@ -56,7 +56,7 @@ def draw(scores: Scores, metrics: Sequence[Metric]) -> Drawing:
             handles.setdefault(run_label(method, fraction), drawn)
         if _draw_base(ax, scores, model, metrics):
             handles.setdefault("base model", Line2D([], [], **BASE_LINE))
-        ax.set_xticks(range(len(metrics)), [benchmark_label(*metric) for metric in metrics])
+        ax.set_xticks(range(len(metrics)), [scores.label(*metric) for metric in metrics])
         ax.tick_params(axis="x", length=0)
         ax.set_ylabel("solved, %")
         ax.set_ylim(bottom=0)

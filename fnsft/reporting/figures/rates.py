@@ -1,4 +1,7 @@
-"""What methods learn against what they keep, as curves over the last stage's learning rate."""
+"""What methods learn against what they keep, as curves over the last stage's learning rate.
+
+Kept is the change on the earlier tasks since their own stages (:mod:`fnsft.reporting.trade_off`).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +14,14 @@ from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Key
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below
-from fnsft.reporting.figures.trade_off import Point, draw_errors, panels, point_of, styles_of
+from fnsft.reporting.figures.trade_off import (
+    Point,
+    draw_errors,
+    kept_note,
+    panels,
+    point_of,
+    styles_of,
+)
 from fnsft.reporting.labels import ModelLabels, counted, run_label
 from fnsft.reporting.scores import scores_of
 from fnsft.reporting.style import LINES, NOTE_POINTS
@@ -88,5 +98,5 @@ def _note(found: Sequence[Outcomes], controls: bool) -> str:
     hollow = " Hollow: controls." if controls else ""
     return (
         f"Point: {what}; line: in the order of the last stage's learning rate, whose lowest and "
-        f"highest stand at its ends; up and to the right is better.{hollow}"
+        f"highest stand at its ends; up and to the right is better.{kept_note(found[0])}{hollow}"
     )

@@ -1,9 +1,11 @@
 """What methods learn of the last task against what they keep: a point a method, a panel a model.
 
+Kept is the change on the earlier tasks since their own stages (:mod:`fnsft.reporting.trade_off`).
 Up and to the right is better, also where both are perplexities: then the axes run backwards.
 """
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,11 @@ from fnsft.reporting.grid import deviation_of
 from fnsft.reporting.labels import ModelLabels, counted, label_of, run_label
 from fnsft.reporting.scores import PERPLEXITY, scores_of
 from fnsft.reporting.style import DASHED, GREY, PAGE_INCHES, LineStyle, nth_style
-from fnsft.reporting.trade_off import Outcome, Outcomes, outcomes_of, pareto_front
+from fnsft.reporting.trade_off import NEVER, Outcome, Outcomes, outcomes_of, pareto_front
 
 PANEL_INCHES, EXTRA_INCHES = (4.2, 2.9), 1.0
+LABEL_LETTERS = 36
+SEVERAL = "at several rates"
 FRONT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "drawstyle": "steps-pre", "zorder": 1}
 CURVE: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": DASHED, "zorder": 1}
 
@@ -58,7 +62,8 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
         curve = [point for key, point in own.items() if key[1] in settings.curve]
         handles |= _draw_lines(ax, list(own.values()), curve, outcomes, settings.curve[:1])
     legend_above(figure, handles, entry_inches=1.7, handle_letters=2)
-    note_below(figure, note(outcomes, bool(settings.controls)))
+    joined = any(name.endswith(SEVERAL) for name in handles)
+    note_below(figure, note(outcomes, bool(settings.controls), joined))
     return Drawing(figure, f"{len(scores.models)} models, {len(points)} points")
 
 
@@ -79,11 +84,10 @@ def panels(models: Sequence[str], outcomes: Outcomes) -> tuple[Any, list[Axes]]:
     figure, axes = sheet(
         rows, columns, min(PAGE_INCHES, width * columns + 0.8), height * rows + EXTRA_INCHES
     )
-    unit = "perplexity" if outcomes.metric == PERPLEXITY else "%"
     for model, ax in zip(models, axes.flat, strict=False):
         title(ax, model)
-        ax.set_xlabel(f"learned: {outcomes.learned}, {unit}")
-        ax.set_ylabel(f"kept: {outcomes.kept}, {unit}")
+        ax.set_xlabel(f"learned: {outcomes.learned}")
+        ax.set_ylabel(textwrap.fill(f"kept: {outcomes.kept}", LABEL_LETTERS))
         ax.margins(0.1)
         if outcomes.metric == PERPLEXITY:
             ax.invert_xaxis()
@@ -129,25 +133,38 @@ def _draw_lines(
     outcomes: Outcomes,
     of_curve: Sequence[str],
 ) -> dict[str, Line2D]:
-    """Draw the Pareto front, and the curve where it has two points."""
-    front = pareto_front([(outcomes.sign * p.x, outcomes.sign * p.y) for p in points])
-    best = [points[place] for place in front]
+    """Draw the Pareto front, and that of the curve where it has two points."""
+
+    def front_of(found: Sequence[Point]) -> list[Point]:
+        places = pareto_front([(outcomes.sign * p.x, outcomes.sign * p.y) for p in found])
+        return [found[place] for place in places]
+
+    best, line = front_of(points), front_of(curve)
     drawn = {
         "Pareto front": ax.plot([p.x for p in best], [p.y for p in best], **FRONT)[0],
     }
-    if len(curve) > 1:
-        line = sorted(curve, key=lambda p: p.x)
-        name = f"{label_of(of_curve[0])} at several rates"
+    if len(line) > 1:
+        name = f"{label_of(of_curve[0])} {SEVERAL}"
         drawn[name] = ax.plot([p.x for p in line], [p.y for p in line], **CURVE)[0]
     return drawn
 
 
-def note(outcomes: Outcomes, controls: bool) -> str:
-    """Say what points, bars and hollow marks are."""
+def note(outcomes: Outcomes, controls: bool, joined: bool) -> str:
+    """Say what points, bars, hollow marks and lines are."""
     seeds = counted(len(runs) for runs in outcomes.runs.values())
     what = "one seed" if seeds == "1" else f"mean of {seeds} seeds, bars: standard deviation"
     hollow = " Hollow: controls." if controls else ""
+    rates = " Dashed: the rates of one method that no other of its rates reaches in both."
     return (
-        f"Point: {what}; after the last stage; up and to the right is better.{hollow} Pareto "
-        "front: means that no other reaches in both, controls included."
+        f"Point: {what}; after the last stage; up and to the right is better.{kept_note(outcomes)}"
+        f"{hollow} Pareto front: means that no other reaches in both, controls included."
+        f"{rates if joined else ''}"
     )
+
+
+def kept_note(outcomes: Outcomes) -> str:
+    """Say what is kept, where that is a change."""
+    if outcomes.kept.startswith(NEVER):
+        return ""
+    kind = "over" if outcomes.metric == PERPLEXITY else "minus"
+    return f" Kept: a task's score after the last stage {kind} that after its own."
