@@ -113,7 +113,7 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         (
             "benchmarks.mmlu.examples",
             None,
-            "benchmarks.mmlu: examples: rows that shots are taken from",
+            "mmlu: examples: rows that shots are taken from",
         ),
         ("benchmarks.mmlu.measures", "trivia", "tasks: no entry 'trivia'"),
         ("benchmarks.gsm8k.kind", "gsm9k", "benchmarks.gsm8k.kind: expected enum"),
