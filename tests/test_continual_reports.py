@@ -566,7 +566,14 @@ def test_continual_records_and_items_that_do_not_compare_are_refused_in_one_line
     write_records(good, records)
     _, items = write_stage(tmp_path, "sft", 0)
     _, others = write_stage(tmp_path, "collab", 0)
-    write_items(others, [i for i in read_items(others) if i.item != "gsm8k/7"])
+    renamed = {"gsm8k/7": "gsm8k/other"}
+    write_items(
+        others,
+        [dataclasses.replace(i, item=renamed.get(i.item, i.item)) for i in read_items(others)],
+    )
+    short = tmp_path / "short.items.jsonl"
+    short.with_name("short.jsonl").write_text((tmp_path / "sft-0-2.jsonl").read_text())
+    write_items(short, [i for i in read_items(items) if i.item != "gsm8k/7"])
     (tmp_path / "alone.items.jsonl").write_text(items.read_text())
     twice = tmp_path / "again.jsonl"
     twice.write_text((tmp_path / "sft-0-2.jsonl").read_text())
@@ -585,8 +592,9 @@ def test_continual_records_and_items_that_do_not_compare_are_refused_in_one_line
         (
             records,
             ["--items", str(items), str(others)],
-            "gsm8k, tiny, collab, p = 0.5 and sft: expected the same items, found 1",
+            "gsm8k, tiny, collab, p = 0.5 and sft: expected the same items, found 2",
         ),
+        (records, ["--items", str(short)], "expected items that add up to the record's"),
         (
             records,
             ["--items", str(items), str(tmp_path / "again.items.jsonl")],

@@ -8,7 +8,10 @@ import pytest
 
 from fnsft.cli.main import STAGES, _parser
 
-DOCUMENTS = ("README.md", "docs/train-your-own.md", "docs/export.md", "docs/adding-a-method.md")
+DOCUMENTS = (
+    *("README.md", "docs/train-your-own.md", "docs/continual.md", "docs/export.md"),
+    "docs/adding-a-method.md",
+)
 
 
 def commands_in(text: str) -> list[list[str]]:

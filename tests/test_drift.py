@@ -168,7 +168,7 @@ def test_an_entry_whose_sign_of_zero_changed_has_changed() -> None:
 
 
 def test_a_model_is_exactly_where_it_is(tuned: Path, data: Path, tmp_path: Path) -> None:
-    assert run(tuned, tuned, data, tmp_path / "drift.jsonl") == 0
+    assert run(tuned, tuned, data, tmp_path / "drift.jsonl", "--since", "any") == 0
     assert {record.value for record in by_metric(tmp_path / "drift.jsonl").values()} == {0}
 
 
@@ -194,8 +194,8 @@ def test_records_name_the_run_and_what_was_measured(
     for record in found.values():
         assert (record.benchmark, record.method, record.task) == ("drift", "random", "math")
         assert (record.stage, record.sequence, record.forward_mask) == (1, "math", None)
-        asked = "teacher-forced completions limit=5 max_tokens=1024"
-        what = asked if record.metric.startswith("kl") else "parameters"
+        asked = "teacher-forced completions since=stage limit=5 max_tokens=1024"
+        what = asked if record.metric.startswith("kl") else "parameters since=stage"
         assert record.protocol == f"drift {what} dtype=float32"
         assert record.data_sha256 == sha256_of(data / "train.jsonl")
         assert record.versions and record.versions.startswith("torch ")
@@ -275,6 +275,8 @@ def test_predictions_over_other_vocabularies_are_refused(
         ("no record", "training.json: no such file or folder"),
         ("tokenizer", "expected the tokenizer of the tuned model, of 320 tokens, found another"),
         ("shape", "expected model.layers.0.mlp.gate_proj.weight of shape (64, 32), found (48, 32)"),
+        ("another base", "began with ("),
+        ("output", "drift.txt: expected a name that ends in .jsonl"),
         ("data", "nowhere/train.jsonl: no such file or folder"),
         ("samples", "expected a sample of at most max_tokens=5 tokens"),
     ],
@@ -301,11 +303,15 @@ def test_bad_input_of_drift_is_one_line_and_leaves_nothing(
         config = AutoModelForCausalLM.from_pretrained(base).config
         config.intermediate_size = 48
         AutoModelForCausalLM.from_config(config).save_pretrained(base)
+        flags = ["--since", "any"]
+    elif wrong == "another base":
+        base = tuned
     elif wrong == "data":
         data = tmp_path / "nowhere"
     elif wrong == "samples":
         flags = ["--max-tokens", "5"]
-    assert run(model, base, data, tmp_path / "out" / "drift.jsonl", *flags) == 2
+    name = "drift.txt" if wrong == "output" else "drift.jsonl"
+    assert run(model, base, data, tmp_path / "out" / name, *flags) == 2
     error = capsys.readouterr().err.splitlines()
     assert message in error[-1]
     assert sum(line.startswith("fnsft drift:") for line in error) == 1

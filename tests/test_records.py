@@ -30,6 +30,7 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"value": "high"}, "line 2: value: expected a number, found 'high'"),
+        ({"value": float("nan")}, "line 2: value: expected a number, found nan"),
         ({"n": 3.5}, "line 2: n: expected a whole number, found 3.5"),
         ({"model": None}, "line 2: model: expected a text, found None"),
         ({"seed": "0"}, "line 2: seed: expected a whole number or null, found '0'"),

@@ -56,6 +56,12 @@ def require_elsewhere(output: Path, *inputs: Path) -> None:
             raise InputError(f"{output}: expected another place than {path}; name another output")
 
 
+def require_suffix(output: Path, suffix: str) -> None:
+    """Refuse an output whose name ends otherwise: readers go by the name."""
+    if output.suffix != suffix:
+        raise InputError(f"{output}: expected a name that ends in {suffix}; rename it")
+
+
 def require_replaceable(path: Path) -> None:
     """Refuse a folder with files that no stage made: there is no manifest beside it."""
     holds_files = path.is_dir() and any(file.is_file() for file in path.rglob("*"))

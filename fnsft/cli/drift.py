@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fnsft.config.stages import DriftSettings
+from fnsft.errors import InputError
 
 SETTINGS = DriftSettings
 
@@ -37,18 +38,26 @@ def run(arguments: argparse.Namespace, settings: DriftSettings) -> None:
 
     from fnsft.artifacts.answers import versions_of
     from fnsft.artifacts.forward_masks import read_forward_mask
+    from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.items import items_path, write_items
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.records import Record, write_records
-    from fnsft.artifacts.storage import existing, sha256_of
+    from fnsft.artifacts.storage import existing, require_suffix, sha256_of
     from fnsft.artifacts.training import read_training
     from fnsft.data.tokens import load_split, load_tokenizer, positions_of, stop_ids_of
     from fnsft.evaluation.drift import divergence, require_comparable, weight_change
     from fnsft.evaluation.loading import load_model
     from fnsft.training.quantisation import read_packing
 
+    require_suffix(arguments.output, ".jsonl")
     tuned, base = arguments.model, existing(arguments.base)
-    identity = read_training(existing(tuned)).run
+    training = read_training(existing(tuned))
+    identity, began_with = training.run, training.began_with
+    if settings.since == "stage" and began_with not in (None, found := model_identity(base)):
+        raise InputError(
+            f"--base: expected the model that {tuned} began with ({began_with}), found another "
+            f"({found}); give that one, or --since any"
+        )
     files = {"model": tuned, "base": base, "data": existing(arguments.data)}
     with recorded_stage(settings, files, arguments.output) as record:
         tokenizer = load_tokenizer(tuned)
@@ -63,13 +72,13 @@ def run(arguments: argparse.Namespace, settings: DriftSettings) -> None:
         if not is_packed:
             for model in models:
                 model.to(dtype=getattr(torch, settings.dtype))
-        found = divergence(*models, samples, settings.batch_size)
+        moved = divergence(*models, samples, settings.batch_size)
         asked = (
-            f"{settings.stage} teacher-forced completions limit={settings.limit} "
-            f"max_tokens={settings.max_tokens} dtype={settings.dtype}"
+            f"{settings.stage} teacher-forced completions since={settings.since} "
+            f"limit={settings.limit} max_tokens={settings.max_tokens} dtype={settings.dtype}"
         )
-        compared = f"{settings.stage} parameters dtype=float32"
-        measured = [(m, asked) for m in found.measurements()] + [(m, compared) for m in weights]
+        compared = f"{settings.stage} parameters since={settings.since} dtype=float32"
+        measured = [(m, asked) for m in moved.measurements()] + [(m, compared) for m in weights]
         provenance = {
             "data_sha256": sha256_of(arguments.data),
             "versions": versions_of(("torch", "transformers")),
@@ -79,10 +88,10 @@ def run(arguments: argparse.Namespace, settings: DriftSettings) -> None:
             arguments.output,
             [Record.of(identity, m, mask, protocol=how, **provenance) for m, how in measured],
         )
-        write_items(items_path(arguments.output), found.items())
+        write_items(items_path(arguments.output), moved.items())
         record.note(
             samples=len(samples),
-            completion_tokens=int(found.tokens.sum()),
+            completion_tokens=int(moved.tokens.sum()),
             samples_too_long=split.n_left_out,
             weights="left out: the base is packed" if is_packed else "compared",
         )

@@ -36,9 +36,11 @@ def run(arguments: argparse.Namespace, settings: ScoreSettings) -> None:
     from fnsft.artifacts.items import items_path, write_items
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.records import write_records
+    from fnsft.artifacts.storage import require_suffix
     from fnsft.evaluation.scoring import records_of, scored, with_data
 
     folder, output = arguments.answers, arguments.output
+    require_suffix(output, ".jsonl")
     inputs = {"answers": folder} | {f"{name} data": file for name, file in moved.items()}
     with recorded_stage(settings, inputs, output) as record:
         answers = read_answers(folder)

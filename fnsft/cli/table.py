@@ -42,8 +42,11 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
     """Read the records, fill the table, write it twice."""
     from fnsft.artifacts.manifest import recorded_stage
-    from fnsft.artifacts.storage import written_whole
+    from fnsft.artifacts.storage import require_suffix, written_whole
     from fnsft.reporting.tables import printed_table
+
+    require_suffix(arguments.output, ".tex")
+    require_suffix(arguments.csv, ".csv")
 
     files = (*arguments.records, *arguments.training, *arguments.items)
     inputs = {str(path): path for path in files}

@@ -29,7 +29,10 @@ def run(arguments: argparse.Namespace, settings: TransferSettings) -> None:
     """Read the records, join them, write them with the run's measures."""
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.records import read_records, write_records
+    from fnsft.artifacts.storage import require_suffix
     from fnsft.reporting.transfer import BENCHMARK, transfer
+
+    require_suffix(arguments.output, ".jsonl")
 
     inputs = {str(p): p for p in (*arguments.base, *arguments.stages, *arguments.drift)}
     with recorded_stage(settings, inputs, arguments.output) as record:

@@ -16,7 +16,10 @@ def read_examples(path: Path, limit: int | None) -> list[tuple[str, Example]]:
     examples = []
     for number, row in islice(numbered_rows(path), limit):
         where = f"{path} line {number}"
-        examples.append((where, typed_row(Example, row, where)))
+        try:
+            examples.append((where, typed_row(Example, row, where)))
+        except InputError as error:
+            raise InputError(f"{error}; give a split of fnsft prepare") from None
     if not examples:
         raise InputError(f"{path}: expected at least one problem, found none")
     return examples

@@ -1,5 +1,6 @@
 """Item scores of runs, and from them the columns of paired differences."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from fnsft.reporting.scores import PERPLEXITY, Metric, sequence_of
 
 SUFFIX = ".items.jsonl"
 SIGNIFICANT = 0.05
+LARGEST_LOG = 700.0  # above it the perplexity is infinite
 ItemRuns = Mapping[Metric, Mapping[Key, Runs]]
 
 
@@ -22,6 +24,7 @@ class ItemFile:
 
     path: Path
     run: Record
+    records: tuple[Record, ...]
 
 
 def item_files(paths: Sequence[Path]) -> list[ItemFile]:
@@ -40,7 +43,7 @@ def item_files(paths: Sequence[Path]) -> list[ItemFile]:
         found = read_records([records])
         if not found:
             raise InputError(f"{records}: expected the records of {path.name}, found none")
-        files.append(ItemFile(path, found[0]))
+        files.append(ItemFile(path, found[0], tuple(found)))
     return files
 
 
@@ -50,10 +53,12 @@ def items_by_metric(files: Sequence[ItemFile], sequence: str) -> ItemRuns:
     Raises
     ------
     InputError
-        When two files are of one run, or a file names an item twice.
+        When two files are of one run, a file names an item twice, or items do not add up to
+        the records beside them.
     """
     found: dict[Metric, dict[Key, dict[int | None, dict[str, tuple[float, float]]]]] = {}
-    for path, run in ((file.path, file.run) for file in files):
+    for file in files:
+        path, run = file.path, file.run
         if run.forward_mask == "off" or (run.stage and sequence_of(run) != sequence):
             continue
         own: set[Metric] = set()
@@ -69,7 +74,29 @@ def items_by_metric(files: Sequence[ItemFile], sequence: str) -> ItemRuns:
             if score.item in items:
                 raise InputError(f"{path}: {score.benchmark}: the item {score.item!r} stands twice")
             items[score.item] = (score.value, score.weight)
+        for metric in own:
+            key = (run.model, run.method, run.fraction)
+            _require_theirs(file, metric, found[metric][key][run.seed])
     return found
+
+
+def _require_theirs(
+    file: ItemFile, metric: Metric, items: Mapping[str, tuple[float, float]]
+) -> None:
+    """Refuse items that do not add up to what their record says."""
+    values, weights = (math.fsum(column) for column in zip(*items.values(), strict=True))
+    total = values / weights
+    if metric[1] == PERPLEXITY:
+        total = math.exp(total) if total < LARGEST_LOG else math.inf
+    for record in file.records:
+        if (record.benchmark, record.metric, record.subset) != (*metric, None):
+            continue
+        if record.n != len(items) or not math.isclose(record.value, total, rel_tol=1e-6):
+            raise InputError(
+                f"{file.path}: {' '.join(metric)}: expected items that add up to the record's "
+                f"{record.value:.6g} over {record.n}, found {total:.6g} over {len(items)}; score "
+                "the answers again"
+            )
 
 
 def difference_cells(

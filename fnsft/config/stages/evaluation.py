@@ -100,6 +100,9 @@ class DriftSettings(Settings):
 
     stage: ClassVar[str] = "drift"
 
+    since: Literal["stage", "any"] = setting(
+        "stage", "stage: refuse a base other than the model that the run began with; any: take it"
+    )
     limit: int | None = setting(
         200, "first samples of the new task whose divergence is taken; all when absent", above=0
     )
