@@ -17,6 +17,7 @@ OVERLAYS = {
     "papers": [],
     "tiny": ["tiny"],
     "smoke": ["tiny", "smoke"],
+    "tiny+three-seeds": ["tiny", "three-seeds"],
     "smollm2": ["smollm2"],
     "smollm2-continual": ["smollm2", "smollm2-continual"],
 }
@@ -49,7 +50,7 @@ def test_every_configuration_is_valid(repository: Path, name: str) -> None:
     config = load(repository, name)
     validate(config)
     Experiment(config).check()
-    assert config["experiment"] == name
+    assert config["experiment"] == name.removesuffix("+three-seeds")
 
 
 def test_the_committed_schema_is_that_of_the_dataclasses(repository: Path) -> None:

@@ -175,7 +175,8 @@ def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
         missing = [name for name in fields if name not in (reader.fieldnames or ())]
         if missing:
             raise InputError(
-                f"{path}: expected the columns {', '.join(fields)}; {missing[0]!r} is missing"
+                f"{path}: expected a table's CSV, with the columns {', '.join(fields)}; "
+                f"{missing[0]!r} is missing"
             )
         rows = list(reader)
     if not rows:

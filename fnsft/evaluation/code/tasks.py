@@ -71,7 +71,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
+                raise InputError(
+                    f"{where}: expected a row of JSON lines, found {line!r:.60} ({error})"
+                ) from None
 
 
 def _task(row: Any, suite: Suite, where: str) -> CodeTask:
