@@ -2,75 +2,19 @@
 
 import csv
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from workflow_runs import LABEL, SMOKE, TARGET, copy_tree, planned, snakemake
 
 from fnsft.artifacts.measures import read_measures
 from fnsft.artifacts.training import read_training
 
 pytestmark = pytest.mark.workflow
-
-SMOKE = ["workflow/configs/tiny.yaml", "workflow/configs/smoke.yaml"]
-LABEL = "Tiny-0.9M"
-TARGET = "results/table1.tex"
-
-
-def copy_tree(repository: Path, folder: Path) -> Path:
-    """Copy what git knows of the repository, links kept."""
-    command = ["git", "-C", str(repository), "ls-files", "-co", "--exclude-standard"]
-    for name in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
-        source, target = repository / name, folder / name
-        if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
-    return folder
-
-
-def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in a tree, with the tree's own package first on the path."""
-    scripts = Path(sys.executable).parent
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
-
-
-def planned(tree: Path, *overlays: Path | str, target: str = TARGET) -> dict[str, int]:
-    """Return how often each rule would run."""
-    arguments = ["--profile", "cpu", "--configfile", *SMOKE, *map(str, overlays)]
-    done = snakemake(tree, "-n", *arguments, "--", target)
-    assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^(\w+) +(\d+)$", done.stderr + done.stdout, re.M)
-    return {rule: int(n) for rule, n in rows if rule != "total"}
-
-
-@pytest.fixture(scope="module")
-def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which the smoke configuration has run."""
-    tree = copy_tree(repository, tmp_path_factory.mktemp("clone"))
-    done = snakemake(tree, "--profile", "cpu", "--configfile", *SMOKE, "--", TARGET)
-    assert done.returncode == 0, done.stderr
-    return tree
-
-
-@pytest.fixture
-def overlay(tmp_path: Path):
-    def write(**config) -> Path:
-        path = tmp_path / "overlay.yaml"
-        path.write_text(yaml.safe_dump(config))
-        return path
-
-    return write
 
 
 def test_a_finished_experiment_has_nothing_to_do(finished: Path) -> None:
@@ -268,127 +212,6 @@ def test_other_lesions_train_nothing(finished: Path, networks: Path, overlay) ->
     assert plan == {"lesion": 1, "table": 1, "publish_table": 1}
 
 
-# One sequence: what every stage begins with, and what it is asked before and after.
-SEQUENCE = "results/table2.tex"
-METHODS = {"methods": ["sft", "lora", "collab", "replay"], "controls": []}
-ASKED = {"table2": METHODS, "table_continual_metrics": METHODS | {"curve": []}}
-FIGURES_OF_SEQUENCES = {"trade_off": METHODS | {"curve": []}}
-
-
-@pytest.fixture(scope="module")
-def sequence(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An overlay whose continual tables and figures have been made in the finished tree."""
-    path = tmp_path_factory.mktemp("overlay") / "sequence.yaml"
-    path.write_text(yaml.safe_dump({"tables": ASKED, "figures": FIGURES_OF_SEQUENCES}))
-    targets = [f"results/{name}.tex" for name in ASKED]
-    targets += [f"results/figures/{name}.pdf" for name in FIGURES_OF_SEQUENCES]
-    done = snakemake(
-        finished, "--profile", "cpu", "--configfile", *SMOKE, str(path), "--", *targets
-    )
-    assert done.returncode == 0, done.stderr
-    return path
-
-
-def test_continual_tables_and_figures_are_made(finished: Path, sequence: Path) -> None:
-    for name in ASKED:
-        rows = list(csv.DictReader((finished / f"results/{name}.csv").open()))
-        found = {row["row"] for row in rows if row["value"]}
-        assert {"SFT", "LoRA", "SFT with replay"} <= found, name
-    for name in FIGURES_OF_SEQUENCES:
-        for suffix in (".pdf", ".png"):
-            assert (finished / f"results/figures/{name}{suffix}").stat().st_size > 5_000
-    assert planned(finished, sequence, target=SEQUENCE) == {}
-
-
-def test_a_continual_stage_begins_with_the_model_of_the_one_before(
-    finished: Path, sequence: Path
-) -> None:
-    runs = finished / "results/smoke/runs/tiny/math"
-    earlier = {path.parents[2].name for path in runs.glob("*/code/*/seed0")}
-    assert earlier == {"sft", "lora", "collab-p0.5"}
-    for path in runs.glob("*/code/*/seed0"):
-        run = read_training(path).run
-        assert (run.stage, run.sequence, run.seed) == (2, "math>code", 0), path
-    settings = yaml.safe_load((finished / "workflow/configs/tiny.yaml").read_text())
-    factor = settings["later_stages"]["learning_rate_factor"]
-    first, second = (
-        read_training(path).run.learning_rate
-        for path in (runs / "sft/seed0", runs / "sft/code/sft/seed0")
-    )
-    assert second == pytest.approx(factor * first)
-
-
-def test_a_continual_method_with_an_earlier_one_shares_its_stages(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    more = METHODS | {"methods": [*METHODS["methods"], "l2"]}
-    plan = planned(finished, sequence, overlay(tables={"table2": more}), target=SEQUENCE)
-    new = {"train": 1, "answer": 1, "score": 1, "drift": 1, "transfer": 1}
-    assert plan == new | {"table": 1, "publish_table": 1}
-
-
-def test_a_continual_stage_projects_its_own_graph_or_keeps_the_first(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    first = METHODS | {"methods": [*METHODS["methods"], "collab-first"]}
-    plan = planned(finished, sequence, overlay(tables={"table2": first}), target=SEQUENCE)
-    new = {"train": 1, "answer": 1, "score": 1, "drift": 1, "transfer": 1}
-    assert plan == new | {"table": 1, "publish_table": 1}
-    plan = planned(finished, sequence, overlay(graphs={"paper": {"alpha": 1.0}}), target=SEQUENCE)
-    assert (plan["project"], plan["train"]) == (2, 2)
-
-
-def test_other_continual_learning_rates_train_the_later_stages_alone(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    other = overlay(later_stages={"learning_rate_factor": 0.7})
-    plan = planned(finished, sequence, other, target=SEQUENCE)
-    assert plan["train"] == 4 and "project" not in plan
-
-
-def test_a_continual_sequence_of_three_stages_shares_its_first_two(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    tasks = {"sums": {"origin": "world", "format": "gsm8k", "train": "math/train.jsonl"}}
-    tasks["sums"] |= {"test": "math/test.jsonl", "n_train": 32, "n_validation": 8, "n_test": 8}
-    three = {"three": {"tasks": ["math", "code", "sums"], "suites": ["world"]}}
-    table = {"table2": {"sequence": "three", "methods": ["sft"], "controls": []}}
-    plan = planned(
-        finished,
-        sequence,
-        overlay(tasks=tasks, sequences=three, tables=table),
-        target=SEQUENCE,
-    )
-    stage = {"prepare": 1, "train": 1, "answer": 1, "score": 1, "drift": 1, "transfer": 1}
-    assert plan == stage | {"table": 1, "publish_table": 1}
-
-
-def test_another_continual_question_asks_again_and_trains_nothing(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    other = overlay(benchmarks={"functions": {"limit": 5}})
-    plan = planned(finished, sequence, other, target=SEQUENCE)
-    asked = {"answer": 7, "answer_base": 1, "score": 7, "score_base": 1, "transfer": 4}
-    assert plan == asked | {"table": 1, "publish_table": 1}
-
-
-def test_a_continual_stage_goes_on_from_folded_weights_where_a_run_has_more_than_weights(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    table = {"table2": {"methods": ["sft", "lora", "sft-lesion"], "controls": []}}
-    plan = planned(finished, sequence, overlay(tables=table), target=SEQUENCE)
-    assert (plan["train"], plan["plain"], plan["networks"]) == (2, 1, 2)
-
-
-def test_the_retention_figure_trains_every_method_at_every_rate(
-    finished: Path, sequence: Path, overlay
-) -> None:
-    rates = {"learning_retention": {"methods": ["sft"], "controls": [], "factors": [0.5, 1.0]}}
-    target = "results/figures/learning_retention.pdf"
-    plan = planned(finished, sequence, overlay(figures=rates), target=target)
-    assert (plan["train"], plan["answer"], plan["transfer"]) == (2, 2, 2)
-
-
 def test_switching_the_experiment_and_back_retrains_nothing(finished: Path, overlay) -> None:
     plan = planned(finished, overlay(experiment="another"))
     assert plan["train"] == 5
@@ -475,7 +298,7 @@ def test_a_typo_in_the_configuration_is_one_line_and_exit_code_2(repository: Pat
 @pytest.mark.parametrize("profile", ["cpu", "cuda", "mps", "slurm"])
 def test_every_profile_plans_tables_1_and_2(repository: Path, profile: str) -> None:
     arguments = ["--profile", profile, "-n", "--forceall", "--nolock"]
-    for target in (TARGET, SEQUENCE):
+    for target in (TARGET, "results/table2.tex"):
         done = snakemake(repository, *arguments, target)
         assert done.returncode == 0, done.stderr
         assert re.search(r"^train +\d+$", done.stderr + done.stdout, re.M)
