@@ -86,7 +86,8 @@ def read_answers(folder: Path) -> AnswersFolder:
     path = existing(folder) / FILE_NAME
     if not path.is_file():
         raise InputError(
-            f"{folder}: expected answers with a {FILE_NAME}, found none; make them with fnsft answer"
+            f"{folder}: expected answers with a {FILE_NAME}, found none; make them with fnsft "
+            "answer"
         )
     found = read_json(path)
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
