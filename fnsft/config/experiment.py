@@ -419,9 +419,9 @@ class Experiment:
             every = [b for suite in self.sequence(name).suites for b in self.suite(suite)]
             if twice := sorted(b for b in set(every) if every.count(b) > 1):
                 raise InputError(f"sequences.{name}: suites: {twice[0]!r} is in two of them")
-        for catalogue, kind_of in (("tables", self.table), ("figures", self.figure)):
+        for catalogue, entry_of in (("tables", self.table), ("figures", self.figure)):
             for name in self.config[catalogue]:
-                self._check_subject(f"{catalogue}.{name}", kind_of(name).kind)
+                self._check_subject(catalogue, name, entry_of(name))
         for name in self.config.get("graphs", {}):
             self.project(name)
         for name in self.config.get("networks", {}):
@@ -440,23 +440,22 @@ class Experiment:
             if networks := self.networks_of(name):
                 self._check_components(variant, networks)
 
-    def _check_subject(self, where: str, kind: str) -> None:
+    def _check_subject(self, catalogue: str, name: str, entry: TableEntry | FigureEntry) -> None:
         """Refuse a table or figure that lacks the sequence or the suites of its kind."""
-        selection = self.selection(*where.split(".", 1))
+        where, kind = f"{catalogue}.{name}", entry.kind
+        selection = self.selection(catalogue, name)
         if kind in SEQUENCE_KINDS and not selection.sequence:
             raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
         if kind in SUITE_KINDS and not selection.suites:
             raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
         methods = (*selection.methods, *selection.controls)
-        if kind in ("continual", "benchmarks") and selection.methods:
-            reference = self.table(where.split(".", 1)[1]).reference
-            if reference not in methods:
-                raise InputError(f"{where}: reference: {reference!r} is none of its methods")
-        if kind in ("transfer", "trade-off"):
-            entry = self.table if kind == "transfer" else self.figure
-            if other := [m for m in entry(where.split(".", 1)[1]).curve if m not in methods]:
-                raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
-        if kind == "rates" and not self.figure(where.split(".", 1)[1]).factors:
+        compared = kind in ("continual", "benchmarks") and bool(selection.methods)
+        if isinstance(entry, TableEntry) and compared and entry.reference not in methods:
+            raise InputError(f"{where}: reference: {entry.reference!r} is none of its methods")
+        curve = entry.curve if kind in ("transfer", "trade-off") else ()
+        if other := [method for method in curve if method not in methods]:
+            raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
+        if isinstance(entry, FigureEntry) and kind == "rates" and not entry.factors:
             raise InputError(
                 f"{where}: kind 'rates' needs factors of the learning rate, found none"
             )

@@ -181,8 +181,7 @@ def stages_of(wildcards):
 
 def scores_of(model, seed, suites):
     """The records of a model's suites."""
-    before = str(model) if model.stages else f"{model}/base"
-    place = f"{before}/seed{seed}" if model.stages else before
+    place = f"{model}/seed{seed}" if model.stages else f"{model}/base"
     return [f"{RESULTS}/metrics/{place}/{suite}.jsonl" for suite in suites]
 
 
