@@ -12,11 +12,12 @@ from score_rows import joined, stage_of, write_stage
 from fnsft.artifacts.records import Record, write_records
 from fnsft.cli.main import main
 from fnsft.config.stages import FigureSettings, TableSettings
+from fnsft.errors import InputError
 from fnsft.reporting.figures import drawing_of
 from fnsft.reporting.figures.bars import bar_look
 from fnsft.reporting.grid import Column, Grid
 from fnsft.reporting.labels import benchmark_label, label_of, style_of
-from fnsft.reporting.latex import escaped
+from fnsft.reporting.latex import escaped, grid_latex
 from fnsft.reporting.run_items import item_files
 from fnsft.reporting.score_table import score_grid
 from fnsft.reporting.transfer_table import transfer_grid
@@ -101,8 +102,11 @@ def test_protocols_that_differ_are_all_told() -> None:
     settings = dataclasses.replace(SETTINGS, benchmarks=("gsm8k",))
     told = score_grid(records, [], settings).notes[-1]
     assert told == (
-        "Protocols: GSM8K: gsm8k shots=0 stop=eos|Question:; GSM8K of tiny, Base: gsm8k shots=5."
+        "Protocols (stops and extractors are in the records): GSM8K: gsm8k shots=0 "
+        "stop=eos|Question:; GSM8K of tiny, Base: gsm8k shots=5."
     )
+    same = score_grid(raw(), [], settings).notes[-1]
+    assert same.endswith("GSM8K: gsm8k shots=0."), "one protocol is told without its stops"
     assert escaped("eos|a<b>c − ‡") == (
         r"eos\textbar{}a\textless{}b\textgreater{}c $-$ $^{\ddagger}$"
     )
@@ -206,3 +210,30 @@ def test_bars_need_a_share_and_say_so_in_one_line(
     error = capsys.readouterr().err
     assert "bars: expected benchmarks with an accuracy or pass@1, found none" in error
     assert len(error.splitlines()) == 1 and not (tmp_path / "f.pdf").exists()
+
+
+def test_base_models_alone_make_a_table_of_benchmarks_and_of_no_other_kind() -> None:
+    records = [r for model in ("tiny", "small") for r in stage_of("base", 0, 0, model)[0]]
+    settings = TableSettings(kind="benchmarks")
+    grid = score_grid(records, [], settings)
+    for model, rows in grid.blocks.items():
+        (row,) = rows
+        found = {(c.group, c.name, c.metric): cell for c, cell in row.cells.items()}
+        assert row.name == "Base"
+        for r in stage_of("base", 0, 0, model)[0]:
+            if r.metric != "format_ok":
+                cell = found.pop((benchmark_label(r.benchmark, r.metric), "", r.metric))
+                assert cell is not None
+                assert (cell.value, cell.uncertainty, cell.mark) == (r.value, r.stderr, "")
+        assert not found
+    assert list(grid.blocks) == ["tiny", "small"]
+    assert grid.caption == "Scores of base models."
+    assert [note.split()[0] for note in grid.notes] == ["Protocols"], "there are no marks"
+    heads = grid_latex(grid).split(r"\toprule")[1].split(r"\midrule")[0].splitlines()
+    assert len(list(filter(None, heads))) == 2, "a second line of names would be empty"
+    with pytest.raises(InputError, match="expected records of fine-tuned models"):
+        score_grid(records, [], TableSettings(kind="continual"))
+    with pytest.raises(InputError, match="expected records of fine-tuned models"):
+        score_grid(records, [], dataclasses.replace(settings, methods=("sft",)))
+    with pytest.raises(InputError, match="mbpp: expected scores, found none"):
+        score_grid(records, [], dataclasses.replace(settings, benchmarks=("mbpp",)))

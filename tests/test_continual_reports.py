@@ -171,7 +171,7 @@ def test_continual_differences_are_paired_by_item_and_seed_and_corrected_in_thei
     for words in (
         "p < .05 after Holm's correction for the 5 comparisons of a column",
         "95 % interval over items, 3 seeds",
-        "GSM8K: gsm8k shots=0 stop=eos|Question:",
+        "GSM8K: gsm8k shots=0;",
         "10,000 resamples",
     ):
         assert words in text
@@ -463,8 +463,10 @@ def test_the_trade_off_shows_every_method_at_its_mean_and_better_is_up_and_right
     front, curve = ax.lines[-2:]
     assert len(curve.get_xdata()) == 3
     # Down from each point first, then on: the corner between two points is reached by the left.
-    x, y = front.get_xdata(), front.get_ydata()
-    assert front.get_drawstyle() == "steps-pre" and len(x) > 1
+    assert front.get_drawstyle() == "steps-pre"
+    ends, (x, y) = front.get_data(), (values[1:-1] for values in front.get_data())
+    assert (ends[0][0], ends[1][-1]) == (ax.get_xlim()[0], ax.get_ylim()[0]), "to the worst edges"
+    assert (ends[1][0], ends[0][-1]) == (y[0], x[-1])
     assert all(
         (b - a) * (d - c) < 0 for (a, b), (c, d) in zip(pairwise(x), pairwise(y), strict=True)
     )
@@ -608,6 +610,10 @@ def test_continual_records_and_items_that_do_not_compare_are_refused_in_one_line
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1, error
         assert not (tmp_path / "o.tex").exists() and not (tmp_path / "o.csv").exists()
+    write_records(bad, records)
+    command = ["table", "--kind", "transfer", "--records", str(bad), *output]
+    assert main([*command, "--items", str(items)]) == 2
+    assert "--items: expected none for --kind transfer, found 1" in capsys.readouterr().err
     for kind, found, more, message in (
         ("rates", records, [], "values: expected the learning rate of each of 1 inputs, found 0"),
         (

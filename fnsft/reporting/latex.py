@@ -95,14 +95,15 @@ def _parts(grid: Grid) -> list[list[Column]]:
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
-    """Return the groups with a rule below each, and the columns' names."""
+    """Return the groups with a rule below each, and the columns' names if they have any."""
     groups, rules, first = [""], [], 2
     for heading, members in itertools.groupby(columns, key=lambda column: column.heading):
         width = len(list(members))
         groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(heading)}}}")
         rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
         first += width
-    return [_row(groups), "".join(rules), _row(["", *(escaped(c.name) for c in columns)])]
+    names = [escaped(column.name) for column in columns]
+    return [_row(groups), "".join(rules), *([_row(["", *names])] if any(names) else [])]
 
 
 def _environment(caption: str, columns: str, lines: Iterable[str], notes: Iterable[str]) -> str:

@@ -58,20 +58,17 @@ def score_grid(
         own = {key: cells.get(key, {}) for key in keys_of(cells, model, methods)}
         rows = _rows(own, columns, compared, settings)
         blocks[model] = [*_base_row(scores, model, metrics), *rows]
-    caption = titled(
-        settings.title, f"scores of models fine-tuned on {', then '.join(scores.tasks)}."
+    of = f"models fine-tuned on {', then '.join(scores.tasks)}" if scores.tasks else "base models"
+    tested = (
+        _comparisons(blocks, compared) if compared else _untested(settings.reference, files, items)
     )
     notes = (
         *_notes(scores, settings),
         *earlier_stages(scores),
-        *(
-            _comparisons(blocks, compared)
-            if compared
-            else _untested(settings.reference, files, items)
-        ),
+        *(tested if scores.tasks else ()),
         *_protocols(scores, metrics),
     )
-    return Grid(tuple(columns), blocks, caption, notes)
+    return Grid(tuple(columns), blocks, titled(settings.title, f"scores of {of}."), notes)
 
 
 def _stages(scores: Scores, metric: Metric) -> list[int]:
@@ -81,7 +78,8 @@ def _stages(scores: Scores, metric: Metric) -> list[int]:
 
 
 def _column(scores: Scores, metric: Metric, stage: int) -> Column:
-    return Column(scores.label(*metric), f"after {scores.tasks[stage - 1]}", metric[1])
+    when = f"after {scores.tasks[stage - 1]}" if stage else ""
+    return Column(scores.label(*metric), when, metric[1])
 
 
 def _difference_column(scores: Scores, metric: Metric, reference: str) -> Column:
@@ -130,7 +128,9 @@ def _base_row(scores: Scores, model: str, metrics: Sequence[Metric]) -> list[Row
 
 
 def _notes(scores: Scores, settings: TableSettings) -> list[str]:
-    """Say what the columns are, and what the marks."""
+    """Say what the columns are, and what the marks; of base models alone there are none."""
+    if not scores.tasks:
+        return []
     shots = {
         word
         for r in scores.base
@@ -181,12 +181,20 @@ def _comparisons(blocks: Mapping[str, Sequence[Row]], compared: Sequence[Column]
 
 
 def _protocols(scores: Scores, metrics: Sequence[Metric]) -> list[str]:
-    """Say how every benchmark was asked, where records tell."""
+    """Say how every benchmark was asked, where records tell; what ends an answer they tell."""
     asked: dict[tuple[str, str], str] = {}  # benchmark, and whose it is where others differ
     for record in (*scores.last, *scores.base):
         if record.protocol and (record.benchmark, record.metric) in metrics:
             name = record.benchmark
             if asked.setdefault((name, ""), record.protocol) != record.protocol:
                 asked[name, f" of {record.model}, {label_of(record.method)}"] = record.protocol
-    listed = "; ".join(f"{scores.label(name)}{of}: {asked[name, of]}" for name, of in asked)
-    return [f"Protocols: {listed}."] if listed else []
+    differ = {name for name, of in asked if of}
+    listed = "; ".join(
+        f"{scores.label(name)}{of}: {words if name in differ else _shortened(words)}"
+        for (name, of), words in asked.items()
+    )
+    return [f"Protocols (stops and extractors are in the records): {listed}."] if listed else []
+
+
+def _shortened(protocol: str) -> str:
+    return " ".join(w for w in protocol.split() if not w.startswith(("extract=", "stop=")))

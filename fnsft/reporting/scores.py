@@ -24,8 +24,8 @@ Metric = tuple[str, str]  # benchmark and metric
 class Scores:
     """Scores of the runs of one sequence of tasks, and once a model those of its base.
 
-    ``labels`` are how benchmarks are called. ``earlier`` says by method which of its stages
-    others trained.
+    Of base models alone there are no ``tasks``. ``labels`` are how benchmarks are called.
+    ``earlier`` says by method which of its stages others trained.
     """
 
     tasks: tuple[str, ...]
@@ -42,7 +42,9 @@ class Scores:
 
     @property
     def last(self) -> list[Record]:
-        """Records after the last stage."""
+        """Records after the last stage; of base models alone theirs."""
+        if not self.tasks:
+            return list(self.base)
         return [record for record in self.tuned if record.stage == len(self.tasks)]
 
     def metrics(self, benchmarks: Sequence[str] = (), plus: bool = False) -> list[Metric]:
@@ -68,9 +70,9 @@ class Scores:
             further = [PLUS] if plus and (benchmark, PLUS) in found else []
             names = (shares[:1] or plain) + further
             if benchmarks and not names:
+                after = f" after {self.tasks[-1]}" if self.tasks else ""
                 raise InputError(
-                    f"{benchmark}: expected scores after {self.tasks[-1]}, found none; see fnsft "
-                    "score"
+                    f"{benchmark}: expected scores{after}, found none; see fnsft score"
                 )
             chosen += [(benchmark, name) for name in names]
         return chosen
@@ -85,8 +87,8 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     Raises
     ------
     InputError
-        When no run is left, when runs are of sequences that do not continue each other, and when
-        a model has two bases.
+        When no run is left (a table of benchmarks may be of base models alone), when runs are of
+        sequences that do not continue each other, and when a model has two bases.
     """
     every = list(records)
     shown = [
@@ -98,16 +100,18 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     ]
     asked = settings.methods + settings.controls if settings.methods else ()
     found = [r for r in shown if r.stage > 0 and r.method in (asked or (r.method,))]
-    tasks = last_sequence(found).split(">")
+    base = tuple(_bases(record for record in shown if record.stage == 0))
+    base_alone = settings.kind == "benchmarks" and not asked and not found and base
+    tasks = [] if base_alone else last_sequence(found).split(">")
     tuned = [record for record in found if sequence_of(record) == ">".join(tasks)]
-    models = tuple(dict.fromkeys(record.model for record in tuned))
+    models = tuple(dict.fromkeys(record.model for record in (tuned or base)))
     methods = asked or in_order(record.method for record in tuned)
     methods = tuple(m for m in methods if m not in settings.controls and m != BASE)
     scores = Scores(
         tasks=tuple(tasks),
         models=tuple(m for m in settings.models if m in models) or models,
         methods=methods,
-        base=tuple(_bases(record for record in shown if record.stage == 0)),
+        base=base,
         tuned=tuple(tuned),
         labels=BENCHMARK_LABELS
         | dict(zip(settings.benchmarks, settings.benchmark_labels, strict=False)),

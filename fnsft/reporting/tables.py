@@ -8,6 +8,7 @@ from fnsft.artifacts.lesions import read_lesions
 from fnsft.artifacts.records import read_records
 from fnsft.artifacts.training import read_training
 from fnsft.config.stages import TableSettings
+from fnsft.errors import InputError
 from fnsft.reporting.csv_table import csv_text, grid_csv
 from fnsft.reporting.labels import ModelLabels
 from fnsft.reporting.latex import grid_latex, latex
@@ -18,6 +19,8 @@ from fnsft.reporting.score_table import score_grid
 from fnsft.reporting.selective_table import selective_grid
 from fnsft.reporting.table import summarise
 from fnsft.reporting.transfer_table import transfer_grid
+
+ITEM_KINDS = ("continual", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,19 @@ def printed_table(
     settings: TableSettings,
     item_paths: Sequence[Path] = (),
 ) -> PrintedTable:
-    """Read metric records (kind networks: lesions), training records, items; print the table."""
+    """Read metric records (kind networks: lesions), training records, items; print the table.
+
+    Raises
+    ------
+    InputError
+        When the kind of table compares nothing item by item and ``item_paths`` are given; what
+        reading the files and filling the table raise.
+    """
+    if item_paths and settings.kind not in ITEM_KINDS:
+        raise InputError(
+            f"--items: expected none for --kind {settings.kind}, found {len(item_paths)}; "
+            f"{' and '.join(ITEM_KINDS)} compare items"
+        )
     labels = ModelLabels.of(settings)
     labelled = labels.settings(settings)
     if settings.kind == "networks":

@@ -133,16 +133,17 @@ def _draw_lines(
     outcomes: Outcomes,
     of_curve: Sequence[str],
 ) -> dict[str, Line2D]:
-    """Draw the Pareto front, and that of the curve where it has two points."""
+    """Draw what the Pareto front bounds, and the curve's own front where it has two points."""
 
     def front_of(found: Sequence[Point]) -> list[Point]:
         places = pareto_front([(outcomes.sign * p.x, outcomes.sign * p.y) for p in found])
         return [found[place] for place in places]
 
     best, line = front_of(points), front_of(curve)
-    drawn = {
-        "Pareto front": ax.plot([p.x for p in best], [p.y for p in best], **FRONT)[0],
-    }
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    x, y = [left, *(p.x for p in best), best[-1].x], [best[0].y, *(p.y for p in best), bottom]
+    drawn = {"Pareto front": ax.plot(x, y, **FRONT)[0]}
+    ax.set(xlim=(left, right), ylim=(bottom, top))
     if len(line) > 1:
         name = f"{label_of(of_curve[0])} {SEVERAL}"
         drawn[name] = ax.plot([p.x for p in line], [p.y for p in line], **CURVE)[0]
