@@ -5,6 +5,7 @@ compares the two.
 """
 
 import dataclasses
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from fnsft.config.catalogues import (
     TableEntry,
     TaskEntry,
 )
-from fnsft.config.settings import FieldType, Settings, fields_of, nearest
+from fnsft.config.settings import FieldType, Settings, fields_of, nearest, range_text
 from fnsft.config.stages import (
     AnswerSettings,
     Benchmark,
@@ -44,6 +45,15 @@ from fnsft.config.stages import (
 from fnsft.errors import InputError
 
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+NOUNS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
 LIMITS = {
     "minimum": "minimum",
     "above": "exclusiveMinimum",
@@ -126,9 +136,19 @@ def _in_words(error: Any) -> str:
         return f"{where}: unknown key {key!r}; {nearest(key, known)}"
     if error.validator == "required":
         return f"{where}: {error.message}"
-    return (
-        f"{where}: expected {error.validator} {error.validator_value!r}, found {error.instance!r}"
-    )
+    found = f"found {error.instance!r}"
+    if error.validator == "enum":
+        choices = [choice for choice in error.validator_value if choice is not None]
+        near = difflib.get_close_matches(str(error.instance), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where}: expected one of {', '.join(choices)}, {found}{hint}"
+    if error.validator == "type":
+        kinds = error.validator_value
+        nouns = [NOUNS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)]
+        return f"{where}: expected {' or '.join(nouns)}, {found}"
+    ends = {keyword: end for end, keyword in LIMITS.items()}
+    limit = range_text({ends[error.validator]: error.validator_value})
+    return f"{where}: expected a number {limit}, {found}"
 
 
 def _catalogue(description: str, entry: dict[str, Any]) -> dict[str, Any]:
