@@ -1,6 +1,7 @@
 """Tiny real models for tests."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -56,3 +57,15 @@ def write_tiny_model(folder: Path, seed: int = 0) -> None:
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def force(model: Any, ids: list[int], n_prompt: int = 1) -> None:
+    """Make every answer of a model these tokens again and again, whatever its prompt."""
+
+    def say(module: Any, inputs: Any, options: Any, output: Any) -> Any:
+        place = (options["position_ids"][0, -1].item() - n_prompt + 1) % len(ids)
+        output.logits[:] = 0
+        output.logits[:, -1, ids[place]] = 1
+        return output
+
+    model.register_forward_hook(say, with_kwargs=True)

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import force
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from fnsft.artifacts.records import read_records
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
-from fnsft.data.tokens import Encoded, encode, load_tokenizer
+from fnsft.config.stages import EvaluateSettings
+from fnsft.data.formats import Example
+from fnsft.data.tokens import Encoded, Encoder, encode, load_tokenizer
 from fnsft.errors import InputError
 from fnsft.evaluation import cloze, gsm8k
 from fnsft.evaluation.generation import _cut, generate
 from fnsft.evaluation.loading import load_model
 from fnsft.evaluation.shares import share, shares_by
+from fnsft.evaluation.suite import Benchmarks, measure
 from fnsft.training.completion_loss import SampleLosses, completion_loss
 
 GOLD = " 9 + 9 = <<9+9=18>>18\n#### 18"
@@ -188,7 +192,7 @@ def test_greedy_text_is_the_likeliest_token_each_step(model: Any, tokenizer: Any
         with torch.no_grad():
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     (found,) = generate(model, tokenizer, [prompt], batch_size=1, max_new_tokens=12)
-    assert found == _cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id], None)
+    assert found == _cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id], ())
 
 
 def test_penalties_and_sampling_of_the_model_folder_change_nothing(
@@ -213,13 +217,27 @@ def test_an_answer_ends_at_the_end_of_sequence_or_the_next_problem(tokenizer: An
 
     def cut(text: str, *after: int) -> tuple[str, bool]:
         ids = [*tokenizer(text)["input_ids"], *after]
-        found = _cut(tokenizer, ids, [end], "Question:")
+        found = _cut(tokenizer, ids, [end], (gsm8k.STOP,))
         return found.text, found.finished
 
     assert cut(" 18", end, end) == (" 18", True)
-    assert cut(" 18\nQuestion: next") == (" 18\n", True)
+    assert cut(" 18\nQuestion: next") == (" 18", True)
     assert cut(" the Question: is") == (" the Question: is", False)
     assert cut(" 18", end, *tokenizer("Question:")["input_ids"]) == (" 18", True)
+
+
+def test_an_answer_that_begins_with_another_problem_is_none(
+    tiny_model_dir: Path, tokenizer: Any
+) -> None:
+    model = load_model(tiny_model_dir, "float32").cpu()
+    problem = Example("1", "#### 18")
+    n_prompt = len(Encoder.of(tokenizer).encode(problem).prompt_ids)
+    said = tokenizer("Question: 18")["input_ids"]
+    force(model, said, n_prompt)
+    settings = EvaluateSettings(batch_size=1, max_new_tokens=len(said))
+    found = measure(model, tokenizer, Benchmarks([problem], []), settings)
+    (answer,) = found.answers
+    assert (answer["text"], answer["finished"], answer["extracted"]) == ("", True, None)
 
 
 def test_a_merged_adapter_computes_what_the_adapter_computes(

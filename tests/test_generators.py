@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from families import LLAMA
+from models import force
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fnsft.data.tokens import load_tokenizer
@@ -113,20 +114,6 @@ def test_an_answer_ends_before_the_first_of_several_stops(tiny_model_dir: Path) 
     for stops, text in (((), "a\nb"), (("b", "a\n"), ""), (("c", "b", "\nb"), "a")):
         found = generate(model, tokenizer, [[5], [5]], stops=stops, **options)
         assert found == [Generation(text, finished=True)] * 2
-    found = generate(model, tokenizer, [[5]], ends_before="b", **options)
-    assert found == [Generation("a\n", finished=True)]
-
-
-def force(model: Any, ids: list[int]) -> None:
-    """Make every answer of a model these tokens again and again, whatever its prompt of one."""
-
-    def say(module: Any, inputs: Any, options: Any, output: Any) -> Any:
-        place = options["position_ids"][0, -1].item() % len(ids)
-        output.logits[:] = 0
-        output.logits[:, -1, ids[place]] = 1
-        return output
-
-    model.register_forward_hook(say, with_kwargs=True)
 
 
 def test_an_answer_is_finished_unless_its_length_cut_it(tiny_model_dir: Path) -> None:

@@ -80,7 +80,6 @@ def generate(
     batch_size: int,
     max_new_tokens: int,
     stops: Sequence[str] = (),
-    ends_before: str | None = None,
     sampling: Sampling | None = None,
     streamer: Any = None,
 ) -> list[Generation]:
@@ -96,8 +95,6 @@ def generate(
     stops
         An answer also ends before the first of these texts, which is looked for in its whole
         text, so that it does not matter how tokens cut it.
-    ends_before
-        An answer also ends before a line that starts with this text.
     sampling
         Greedy when absent. A draw depends on the seed, the prompt, and how often the same prompt
         stands before it, so that equal prompts have different answers.
@@ -111,7 +108,7 @@ def generate(
     answers: dict[int, Generation] = {}
 
     def cut(ids: list[int]) -> Generation:
-        return _cut(tokenizer, ids, end_ids, ends_before, stops)
+        return _cut(tokenizer, ids, end_ids, stops)
 
     starts = range(0, len(order), batch_size)
     silent = True if streamer else None
@@ -211,16 +208,13 @@ def _cut(
     tokenizer: PreTrainedTokenizerBase,
     ids: list[int],
     end_ids: list[int],
-    ends_before: str | None,
-    stops: Sequence[str] = (),
+    stops: Sequence[str],
 ) -> Generation:
     """Return the text of new tokens up to the first end, which is a token or a text."""
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     # What follows the end is padding; a text's end may stand anywhere in a segment.
     text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    ends = [re.escape(stop) for stop in stops]
-    ends += [f"^{re.escape(ends_before)}"] if ends_before else []
-    found = re.search("|".join(ends), text, re.MULTILINE) if ends else None
+    found = re.search("|".join(map(re.escape, stops)), text) if stops else None
     if found:
         text = text[: found.start()]
     return Generation(text, finished=end is not None or found is not None)

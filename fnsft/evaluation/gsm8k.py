@@ -15,6 +15,8 @@ from fnsft.artifacts.records import Measurement
 from fnsft.evaluation.shares import share, shares_by
 
 BENCHMARK = "gsm8k"
+# A model that goes on with the next problem has answered this one (lm-eval's stop string).
+STOP = "\nQuestion:"
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -39,6 +41,11 @@ class Scored:
     strict: bool
     flexible: bool
     format_ok: bool
+
+
+def begins_another(text: str) -> bool:
+    """Say whether an answer is none, but another problem, which no stop ends."""
+    return text.startswith(STOP.lstrip())
 
 
 def strict_answer(text: str) -> str | None:

@@ -32,9 +32,6 @@ from fnsft.evaluation.questions import (
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.merging import adapter_base
 
-# A model that goes on with the next problem has answered this one (lm-eval's stop string).
-_NEXT_PROBLEM = "Question:"
-
 
 @dataclass
 class Evaluation:
@@ -152,7 +149,10 @@ def _answer_problems(
     settings: EvaluateSettings,
 ) -> None:
     """Answer GSM8K problems, and read the number that each answer ends on."""
-    answers = _answers(model, encoder, problems, settings, _NEXT_PROBLEM)
+    answers = [
+        Generation("", finished=True) if gsm8k.begins_another(answer.text) else answer
+        for answer in _answers(model, encoder, problems, settings, (gsm8k.STOP,))
+    ]
     golds = [answer_of(problem, encoder) for problem in problems]
     scored = [gsm8k.score(a.text, gold) for a, gold in zip(answers, golds, strict=True)]
     steps = [gsm8k.step_count(problem.completion) for problem in problems]
@@ -190,7 +190,7 @@ def _answers(
     encoder: Encoder,
     examples: Sequence[Example],
     settings: EvaluateSettings,
-    ends_before: str | None = None,
+    stops: Sequence[str] = (),
 ) -> list[Generation]:
     return generate(
         model,
@@ -198,7 +198,7 @@ def _answers(
         [encoder.encode(example).prompt_ids for example in examples],
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
-        ends_before=ends_before,
+        stops=stops,
     )
 
 

@@ -1,6 +1,5 @@
 """Kind ``gsm8k``: problems of a prepared split, whose answers end on a number."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,15 @@ from fnsft.evaluation.benchmarks.contract import Answers, Scores, Scoring, Subje
 from fnsft.evaluation.benchmarks.generated import answered, template_of
 from fnsft.evaluation.questions import read_examples, scored_problems
 
-# A model that goes on with the next problem has answered this one (lm-eval's stop string).
-_STOP = "\nQuestion:"
-_NEXT_PROBLEM = re.compile(r"^Question:", re.MULTILINE)
-
 
 def answers(subject: Subject, benchmark: Benchmark) -> Answers:
     """Answer the problems greedily, each up to the next one."""
     path = Path(benchmark.file)
     problems = scored_problems(read_examples(path, benchmark.limit))
-    found = answered(subject, benchmark, problems, (_STOP,))
+    found = answered(subject, benchmark, problems, (gsm8k.STOP,))
     for row in found.rows:
-        # An answer that begins with another problem is none.
-        if next_problem := _NEXT_PROBLEM.search(row["text"]):
-            row |= {"text": row["text"][: next_problem.start()], "finished": True}
+        if gsm8k.begins_another(row["text"]):
+            row |= {"text": "", "finished": True}
     how = {
         "shots": 0,
         "template": template_of(path),
