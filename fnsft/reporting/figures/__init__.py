@@ -3,16 +3,20 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING
 
 from fnsft.config.stages import FigureSettings
-from fnsft.reporting.figures.canvas import Drawing
-from fnsft.reporting.style import RC
+
+if TYPE_CHECKING:
+    from fnsft.reporting.figures.canvas import Drawing
 
 
-def drawing_of(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
+def drawing_of(paths: Sequence[Path], settings: FigureSettings) -> "Drawing":
     """Draw the figure of ``settings.kind``, in one style; only its own module is imported."""
+    import matplotlib as mpl  # here, so that captions are read without it
+
+    from fnsft.reporting.style import RC
+
     name = settings.kind.replace("-", "_")
     module = importlib.import_module(f"fnsft.reporting.figures.{name}")
     with mpl.rc_context(RC):
