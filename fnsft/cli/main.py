@@ -45,7 +45,7 @@ STAGES = {
     "apply-delta": "put changed weights onto their base, or take them off",
     "push": "upload a tuned model or adapter with its model card",
     "choose": "choose a learning rate per method by validation perplexity",
-    "table": "make a table of metric records: LaTeX and CSV",
+    "table": "make a table of metric records: LaTeX, CSV and Markdown",
     "figure": "draw a figure: PDF and PNG",
     "show": "print a table's CSV as text",
     "check-hf-token": "say whether a hub token is found, works, and reaches a model",

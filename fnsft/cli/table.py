@@ -1,4 +1,4 @@
-"""``fnsft table``: metric records become a table, as LaTeX and as CSV."""
+"""``fnsft table``: metric records become a table, as LaTeX, CSV and Markdown."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ SETTINGS = TableSettings
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
-    """Add the records, the training records and the two outputs."""
+    """Add the records, the training records and the outputs."""
     parser.add_argument(
         "--records",
         type=Path,
@@ -37,16 +37,19 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="the table, .tex")
     parser.add_argument("--csv", type=Path, required=True, help="the same cells, .csv")
+    parser.add_argument("--markdown", type=Path, help="the same table, .md")
 
 
 def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
-    """Read the records, fill the table, write it twice."""
+    """Read the records, fill the table, write it in every format."""
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import require_suffix, written_whole
     from fnsft.reporting.tables import printed_table
 
     require_suffix(arguments.output, ".tex")
     require_suffix(arguments.csv, ".csv")
+    if arguments.markdown:
+        require_suffix(arguments.markdown, ".md")
 
     files = (*arguments.records, *arguments.training, *arguments.items)
     inputs = {str(path): path for path in files}
@@ -54,6 +57,9 @@ def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
         table = printed_table(arguments.records, arguments.training, settings, arguments.items)
         with written_whole(arguments.csv) as partial:
             partial.write_text(table.csv)
+        if arguments.markdown:
+            with written_whole(arguments.markdown) as partial:
+                partial.write_text(table.markdown)
         with written_whole(arguments.output) as partial:
             partial.write_text(table.latex)
         record.note(records=table.rows, cells=table.cells, missing_cells=table.missing)

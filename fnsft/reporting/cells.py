@@ -18,6 +18,8 @@ from fnsft.errors import InputError
 Key = tuple[str, str, float | None]
 Kind = Literal["items", "pooled items", "seeds", "bound", "seeds, sd", "draws, sd", "paired"]
 T = TypeVar("T", bound=Record | TrainingRecord)
+BOUND_LEVEL = 0.95
+BOUND_IN_WORDS = "beside a share of no or of all items its one-sided 95 % bound"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Cell:
     the spread of three or more seeds; or, in averages, the mean of the parts' errors, which
     bounds that of the average however they are correlated. In tables of networks it is the
     standard deviation over seeds, or over random draws. A paired difference has an interval, from
-    ``low`` to ``high``, in place of an error. A mean over models or fractions has no
-    n where theirs differ.
+    ``low`` to ``high``, in place of an error; a share of no or of all items has one of the two
+    (see :func:`bounded`). A mean over models or fractions has no n where theirs differ.
     """
 
     value: float
@@ -46,6 +48,33 @@ class Cell:
     n_draws: int | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, None without two of them."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def bound(self) -> tuple[Literal["≤", "≥"], float] | None:
+        """The only end, None without one and of an interval."""
+        if self.low is None:
+            return None if self.high is None else ("≤", self.high)
+        return ("≥", self.low) if self.high is None else None
+
+
+def bounded(cell: Cell) -> Cell:
+    """Give a share of no or of all items a one-sided 95 % bound in place of an error of zero.
+
+    Notes
+    -----
+    Of n items none: at most 1 − 0.05^(1/n), the end of Clopper and Pearson's interval (1934); of
+    all: at least 0.05^(1/n). Seeds that answer the same items add none to n.
+    """
+    if cell.uncertainty != 0 or cell.value not in (0, 1) or not cell.n_items:
+        return cell
+    last = (1 - BOUND_LEVEL) ** (1 / cell.n_items)
+    low, high = (None, 1 - last) if cell.value == 0 else (last, None)
+    return dataclasses.replace(cell, uncertainty=None, low=low, high=high)
 
 
 def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], where: str) -> Cell:

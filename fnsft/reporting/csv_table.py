@@ -24,6 +24,8 @@ FIELDS = (
     "value",
     "uncertainty",
     "uncertainty_kind",
+    "low",
+    "high",
     "n_items",
     "n_seeds",
     "mark",

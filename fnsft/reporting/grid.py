@@ -4,17 +4,19 @@ A row lacks the columns that do not apply to it; where one applies and was not m
 cell is None. Both print as a dash.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from fnsft.reporting.cells import Cell
+from fnsft.reporting.cells import BOUND_IN_WORDS, Cell, bounded
 from fnsft.reporting.labels import counted, style_of
 from fnsft.reporting.table import marks_of
 
 DASH = "–"
+PLACES = 10  # columns of value ± error that a page holds
 SHARE = "share"  # a metric that counts neurons or draws, and has no items
 
 
@@ -76,6 +78,20 @@ class Measured(Protocol):
     def n(self) -> int: ...  # noqa: D102
 
 
+def parts_of(grid: Grid) -> list[list[Column]]:
+    """Break the columns between groups into parts as wide as a page; intervals take two places."""
+    wide = {column for column, cell in grid.cells if cell is not None and cell.interval}
+    parts: list[list[Column]] = []
+    for _, members in itertools.groupby(grid.columns, key=lambda column: column.heading):
+        group = list(members)
+        together = [*parts[-1], *group] if parts else group
+        if parts and len(together) + len(wide.intersection(together)) <= PLACES:
+            parts[-1] = together
+        else:
+            parts.append(group)
+    return parts
+
+
 def cell_over_seeds(measured: Collection[Measured]) -> Cell | None:
     """Return mean ± standard deviation over seeds; of one seed its ± over items.
 
@@ -107,6 +123,17 @@ def mark_best(
             row[column] = cell
 
 
+def with_bounds(grid: Grid) -> Grid:
+    """Return the grid with a bound beside every share of no or of all items."""
+    shares = {c for c in grid.columns if c.metric != SHARE and style_of(c.metric).is_share}
+
+    def row_of(row: Row) -> Row:
+        cells = {c: bounded(x) if x and c in shares else x for c, x in row.cells.items()}
+        return replace(row, cells=cells)
+
+    return replace(grid, blocks={m: [row_of(row) for row in b] for m, b in grid.blocks.items()})
+
+
 def deviation_of(values: Sequence[float]) -> float | None:
     """Return the standard deviation; None of fewer than two values, or of infinite ones."""
     finite = len(values) > 1 and all(map(math.isfinite, values))
@@ -124,6 +151,8 @@ def measured_in_words(grid: Grid) -> list[str]:
     spreads = _spreads([cell for _, cell in measured if cell.uncertainty is not None])
     words = [f"Items: {listed}."] if listed else []
     words += [f"±: {'; '.join(spreads)}."] if spreads else []
+    if any(cell.bound for _, cell in measured):
+        words.append(f"≤, ≥: {BOUND_IN_WORDS}.")
     if seeds := {cell.n_seeds or 0 for _, cell in measured if cell.kind == "paired"}:
         runs = "one seed" if seeds == {1} else f"{counted(seeds)} seeds"
         words.append(f"Brackets: 95 % interval over items, {runs}.")

@@ -195,6 +195,11 @@ class MetricStyle:
     signed: bool = False
     of_items: bool = True
 
+    @property
+    def is_share(self) -> bool:
+        """Whether values are shares of items."""
+        return self.of_items and self.unit == "%" and not self.signed
+
     def printed(self, value: float, beside: float | None = None) -> str:
         """Return the value as it is printed, without its unit, to the digits of another one."""
         # What lies half-way prints alike before and after it was written with fewer digits.

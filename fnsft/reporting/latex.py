@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from fnsft.reporting.cells import Cell
-from fnsft.reporting.grid import Column, Grid, measured_in_words
+from fnsft.reporting.grid import Column, Grid, measured_in_words, parts_of
 from fnsft.reporting.labels import MetricStyle, label_of, style_of
 from fnsft.reporting.notes import caption_of, notes_of
 from fnsft.reporting.table import Table
@@ -12,7 +12,6 @@ from fnsft.reporting.table import Table
 HEADER = r"""% Made by `fnsft table` from metric records; do not edit. The document needs
 % \usepackage{booktabs,multirow,threeparttable}
 """
-PLACES = 10  # columns of value ± error that a page holds
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -34,6 +33,10 @@ _ESCAPES = {
     "†": r"$^{\dagger}$",
     "‡": r"$^{\ddagger}$",
     "λ": r"$\lambda$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
     "α": r"$\alpha$",
     "β": r"$\beta$",
 }
@@ -52,7 +55,7 @@ def latex(table: Table) -> str:
 
 def grid_latex(grid: Grid) -> str:
     """Write a grid as a ``table`` environment; columns that do not fit stand below the others."""
-    parts = _parts(grid)
+    parts = parts_of(grid)
     width = 1 + max(map(len, parts))
     lines: list[str] = []
     for columns in parts:
@@ -78,20 +81,6 @@ def _part(grid: Grid, columns: Sequence[Column], width: int) -> list[str]:
                 cells = [_cell(style_of(c.metric), row.cells.get(c)) for c in columns]
                 lines.append(_row([escaped(row.name), *cells]))
     return lines
-
-
-def _parts(grid: Grid) -> list[list[Column]]:
-    """Break the columns between groups into parts as wide as a page; intervals take two places."""
-    wide = {column for column, cell in grid.cells if cell is not None and cell.low is not None}
-    parts: list[list[Column]] = []
-    for _, members in itertools.groupby(grid.columns, key=lambda column: column.heading):
-        group = list(members)
-        together = [*parts[-1], *group] if parts else group
-        if parts and len(together) + len(wide.intersection(together)) <= PLACES:
-            parts[-1] = together
-        else:
-            parts.append(group)
-    return parts
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
@@ -202,8 +191,11 @@ def _cell(style: MetricStyle, cell: Cell | None, dagger: bool = False) -> str:
     text = command % number(cell.value)
     if cell.uncertainty is not None:
         text += rf"{{\tiny$\,\pm${number(cell.uncertainty, cell.value)}}}"
-    if cell.low is not None and cell.high is not None:
-        text += rf"{{\tiny\,[{number(cell.low)}, {number(cell.high)}]}}"
+    if cell.interval:
+        text += rf"{{\tiny\,[{', '.join(map(number, cell.interval))}]}}"
+    if cell.bound:
+        sign, end = cell.bound
+        text += rf"{{\tiny\,({escaped(sign)}{number(end)})}}"
     marks = {"beyond": r"\rlap{$^{\dagger}$}", "differs": r"\rlap{$^{\ddagger}$}"}
     return text + marks.get("beyond" if dagger else cell.mark, "")
 

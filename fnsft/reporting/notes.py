@@ -6,7 +6,7 @@ Plain text; a writer escapes it for its own format.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from fnsft.reporting.cells import Cell
+from fnsft.reporting.cells import BOUND_IN_WORDS, Cell
 from fnsft.reporting.grid import DASH
 from fnsft.reporting.labels import counted, label_of
 from fnsft.reporting.table import RULES, Rule, Table
@@ -31,7 +31,10 @@ def titled(title: str, measured: str) -> str:
 
 def notes_of(table: Table) -> list[str]:
     """Return the notes, each a sentence or a few."""
-    notes = [*_uncertainty(table), _marks(table), *_averages(table), *_steps(table)]
+    notes = _uncertainty(table)
+    if any(cell.bound for cell in table.cells.values()):
+        notes.append(f"≤, ≥: {BOUND_IN_WORDS}; an average with such a part has no error.")
+    notes += [_marks(table), *_averages(table), *_steps(table)]
     missing = missing_cells(table)
     absent = sum(("validation", method) not in table.averages for method in table.columns)
     if missing or absent:

@@ -13,7 +13,7 @@ from fnsft.artifacts.records import Record
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import FRACTION_METHODS, TableSettings
 from fnsft.errors import InputError
-from fnsft.reporting.cells import Cell, Key, by_cell, cell_of, mean_of, name_of, task_of
+from fnsft.reporting.cells import Cell, Key, bounded, by_cell, cell_of, mean_of, name_of, task_of
 from fnsft.reporting.labels import MetricStyle, in_order, style_of
 
 Rule = Literal["validation", "mean", "test"]
@@ -104,6 +104,8 @@ def summarise(
     cells = {
         key: cell_of(runs, trained.get(key, []), name_of(key)) for key, runs in grouped.items()
     }
+    if style_of(settings.metric).is_share:
+        cells = {key: bounded(cell) for key, cell in cells.items()}
     task = task_of(wanted)
     table = Table(settings, task, models, methods, settings.controls, fractions, masked, cells, {})
     return _marked(_averaged(table))

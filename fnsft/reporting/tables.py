@@ -10,8 +10,10 @@ from fnsft.artifacts.training import read_training
 from fnsft.config.stages import TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.csv_table import csv_text, grid_csv
+from fnsft.reporting.grid import with_bounds
 from fnsft.reporting.labels import ModelLabels
 from fnsft.reporting.latex import grid_latex, latex
+from fnsft.reporting.markdown import grid_markdown, markdown
 from fnsft.reporting.network_table import networks_grid
 from fnsft.reporting.notes import missing_cells
 from fnsft.reporting.run_items import item_files
@@ -25,10 +27,11 @@ ITEM_KINDS = ("continual", "benchmarks")
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table in both formats, from ``rows`` lines; of its cells some may be missing."""
+    """A table in every format, from ``rows`` lines; of its cells some may be missing."""
 
     latex: str
     csv: str
+    markdown: str
     rows: int
     cells: int
     missing: int
@@ -64,8 +67,8 @@ def printed_table(
         rows = len(records)
         if settings.kind == "methods":
             table = summarise(records, trainings, labelled)
-            missing = missing_cells(table)
-            return PrintedTable(latex(table), csv_text(table), rows, len(table.cells), missing)
+            texts = latex(table), csv_text(table), markdown(table)
+            return PrintedTable(*texts, rows, len(table.cells), missing_cells(table))
         if settings.kind == "selective":
             grid = selective_grid(records, trainings, labelled)
         elif settings.kind == "transfer":
@@ -73,5 +76,6 @@ def printed_table(
         else:
             files = [replace(f, run=labels.row(f.run)) for f in item_files(item_paths)]
             grid = score_grid(records, files, labelled)
-    filled = len(grid.cells) - grid.missing
-    return PrintedTable(grid_latex(grid), grid_csv(grid), rows, filled, grid.missing)
+    grid = with_bounds(grid)
+    texts = grid_latex(grid), grid_csv(grid), grid_markdown(grid)
+    return PrintedTable(*texts, rows, len(grid.cells) - grid.missing, grid.missing)

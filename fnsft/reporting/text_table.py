@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from fnsft.reporting.cells import BOUND_IN_WORDS
 from fnsft.reporting.csv_table import FIELDS, GRID_FIELDS, grid_of, read_csv
 from fnsft.reporting.grid import Column as GridColumn
 from fnsft.reporting.grid import Grid, Row, measured_in_words
@@ -97,8 +98,10 @@ def _grid_cell(column: GridColumn, row: Row | None) -> str:
         return "– "
     printed = style_of(column.metric).printed
     error = "" if cell.uncertainty is None else f"±{printed(cell.uncertainty, cell.value)}"
-    if cell.low is not None and cell.high is not None:
-        error = f" [{printed(cell.low)}, {printed(cell.high)}]"
+    if cell.interval:
+        error = f" [{', '.join(map(printed, cell.interval))}]"
+    if cell.bound:
+        error = f" ({cell.bound[0]}{printed(cell.bound[1])})"
     mark = {"best": "*", "beyond": "†", "differs": "‡"}.get(cell.mark, " ")
     return printed(cell.value) + error + mark
 
@@ -123,7 +126,9 @@ def _head(rows: Sequence[CsvRow]) -> str:
     )
     runs = "one seed" if seeds == "1" else f"{seeds} seeds"
     chosen = "; † p chosen on validation" if any(row["fraction_rule"] for row in rows) else ""
-    return f"{measured}; {items} items, {runs}, ± standard error; * best of its block{chosen}"
+    bounds = f"; {BOUND_IN_WORDS}" if any(row["low"] or row["high"] for row in rows) else ""
+    errors = f"± standard error{bounds}"
+    return f"{measured}; {items} items, {runs}, {errors}; * best of its block{chosen}"
 
 
 def _places(rows: Sequence[CsvRow]) -> list[Place]:
@@ -155,6 +160,8 @@ def _cell(row: CsvRow | None) -> str:
         return "–  "
     printed = style_of(row["metric"]).printed
     error = f"±{printed(float(row['uncertainty']))}" if row["uncertainty"] else ""
+    for name, sign in (("low", "≥"), ("high", "≤")):
+        error = f" ({sign}{printed(float(row[name]))})" if row[name] else error
     best = "*" if row["mark"] == "best" else " "
     chosen = "†" if row["fraction_rule"] == "chosen" else " "
     return printed(float(row["value"])) + error + best + chosen

@@ -206,6 +206,7 @@ rule table:
     output:
         tex=RESULTS + "/{table}.tex",
         csv=RESULTS + "/{table}.csv",
+        md=RESULTS + "/{table}.md",
     log:
         LOGS + "/table/{table}.log",
     params:
@@ -217,7 +218,8 @@ rule table:
         "make {wildcards.table}"
     shell:
         "fnsft table --records {input.records} {params.paired} --training {input.runs} "
-        "--output {output.tex} --csv {output.csv} {params.stage[0]} 2> {log}"
+        "--output {output.tex} --csv {output.csv} --markdown {output.md} "
+        "{params.stage[0]} 2> {log}"
 
 
 rule figure:
@@ -262,15 +264,13 @@ rule sweep:
 
 rule publish_table:
     input:
-        tex=RESULTS + "/{table}.tex",
-        csv=RESULTS + "/{table}.csv",
+        multiext(RESULTS + "/{table}", ".tex", ".csv", ".md"),
     output:
-        tex="results/{table}.tex",
-        csv="results/{table}.csv",
+        multiext("results/{table}", ".tex", ".csv", ".md"),
     message:
         "publish {wildcards.table} of this experiment"
     shell:
-        "cp {input.tex} {output.tex} && cp {input.csv} {output.csv}"
+        "cp {input} $(dirname {output[0]})"
 
 
 rule publish_figure:

@@ -29,7 +29,7 @@ class TableSettings(Settings):
     """One table of a kind."""
 
     stage: ClassVar[str] = "table"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     kind: TableKind = setting("methods", "what the table shows")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
