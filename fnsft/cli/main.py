@@ -48,6 +48,8 @@ STAGES = {
     "table": "make a table of metric records: LaTeX, CSV and Markdown",
     "figure": "draw a figure: PDF and PNG",
     "show": "print a table's CSV as text",
+    "paper": "put tables and figures into one LaTeX document",
+    "typeset": "compile a LaTeX document to PDF",
     "check-hf-token": "say whether a hub token is found, works, and reaches a model",
     "doctor": "say what this machine has, and what is missing",
 }

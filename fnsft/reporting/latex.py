@@ -1,8 +1,11 @@
 r"""A table as LaTeX to ``\input``: booktabs, multirow and threeparttable."""
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell
 from fnsft.reporting.grid import Column, Grid, measured_in_words, parts_of
 from fnsft.reporting.labels import MetricStyle, label_of, style_of
@@ -12,6 +15,7 @@ from fnsft.reporting.table import Table
 HEADER = r"""% Made by `fnsft table` from metric records; do not edit. The document needs
 % \usepackage{booktabs,multirow,threeparttable}
 """
+LATIN_END, PUNCTUATION = "\u017f", "‘’“”…—²³·"
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -42,9 +46,26 @@ _ESCAPES = {
 }
 
 
+_TABLE = re.compile(
+    r"\\caption\{([^\n]*)\}\n(\\begin\{tabular\}.*?\\end\{tabular\})\n"
+    r"\\begin\{tablenotes\}[^\n]*\n(.*?)\\end\{tablenotes\}",
+    re.S,
+)
+
+
 def escaped(text: str) -> str:
-    """Return text with LaTeX's special characters, and those of ours, written out."""
-    return "".join(_ESCAPES.get(character, character) for character in text)
+    """Return text with LaTeX's special characters, and those of ours, written out.
+
+    Of others, letters of European languages and customary punctuation are left to LaTeX; what
+    no pdflatex knows is shown by its number, as ``U+4E2D``.
+    """
+    return "".join(_ESCAPES.get(character) or _known(character) for character in text)
+
+
+def _known(character: str) -> str:
+    if character < LATIN_END or character in PUNCTUATION:
+        return " " if character < " " else character
+    return f"U+{ord(character):04X}"
 
 
 def latex(table: Table) -> str:
@@ -93,6 +114,30 @@ def _heads(columns: Sequence[Column]) -> list[str]:
         first += width
     names = [escaped(column.name) for column in columns]
     return [_row(groups), "".join(rules), *([_row(["", *names])] if any(names) else [])]
+
+
+@dataclass(frozen=True)
+class LatexTable:
+    """What a table of ours consists of, in LaTeX."""
+
+    caption: str
+    tabular: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str, where: str) -> "LatexTable":
+        """Take a table that this module wrote apart; ``where`` names it.
+
+        Raises
+        ------
+        InputError
+            When the text is no such table.
+        """
+        found = _TABLE.search(text)
+        if not found:
+            raise InputError(f"{where}: expected a table of fnsft table, found other LaTeX")
+        caption, tabular, items = found.groups()
+        return cls(caption, tabular, tuple(re.findall(r"^\\item (.*)$", items, re.M)))
 
 
 def _environment(caption: str, columns: str, lines: Iterable[str], notes: Iterable[str]) -> str:

@@ -42,8 +42,10 @@ from fnsft.config.stages.reporting import (
     ChooseSettings,
     FigureKind,
     FigureSettings,
+    PaperSettings,
     TableKind,
     TableSettings,
+    TypesetSettings,
 )
 from fnsft.config.stages.sources import (
     ConvertSettings,
@@ -97,6 +99,7 @@ __all__ = [
     "NetworksSettings",
     "OverlapSettings",
     "PRIMARY_METRICS",
+    "PaperSettings",
     "PrepareSettings",
     "PretrainSettings",
     "ProjectSettings",
@@ -110,5 +113,6 @@ __all__ = [
     "TrainSettings",
     "TransferSettings",
     "TwinSettings",
+    "TypesetSettings",
     "WorldSettings",
 ]

@@ -108,6 +108,25 @@ class FigureSettings(Settings):
         _check_labels(self)
 
 
+@dataclass(frozen=True)
+class PaperSettings(Settings):
+    """All tables and figures of an experiment in one document."""
+
+    stage: ClassVar[str] = "paper"
+
+    title: str = setting("Tables and figures", "title of the document")
+    experiment: str = setting("", "name of the experiment")
+    models: tuple[str, ...] = setting((), "how the models are called")
+    seeds: tuple[int, ...] = setting((), "seeds of the runs")
+
+
+@dataclass(frozen=True)
+class TypesetSettings(Settings):
+    """A LaTeX document as PDF."""
+
+    stage: ClassVar[str] = "typeset"
+
+
 def _check_labels(settings: TableSettings | FigureSettings) -> None:
     for noun, names, labels in (
         ("model", settings.models, settings.model_labels),
