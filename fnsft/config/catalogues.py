@@ -200,6 +200,15 @@ class FigureEntry(Settings):
 
 
 @dataclass(frozen=True)
+class PaperEntry(Settings):
+    """What the experiment's paper holds, in this order."""
+
+    title: str = setting("Tables and figures", "title")
+    tables: tuple[str, ...] = setting((), "entries of tables")
+    figures: tuple[str, ...] = setting((), "entries of figures")
+
+
+@dataclass(frozen=True)
 class MeasuresEntry(Settings):
     """What the measures of graphs compare."""
 

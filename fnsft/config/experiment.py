@@ -17,6 +17,7 @@ from fnsft.config.catalogues import (
     MethodEntry,
     ModelEntry,
     NetworksEntry,
+    PaperEntry,
     Selection,
     SequenceEntry,
     SuiteEntry,
@@ -25,7 +26,7 @@ from fnsft.config.catalogues import (
     TaskEntry,
 )
 from fnsft.config.names import GRAPH, NAME, NULL, TWIN, StageModel, Variant
-from fnsft.config.settings import Settings, fields_of
+from fnsft.config.settings import Settings, fields_of, nearest
 from fnsft.config.stages import (
     CLUSTER_AFFINITIES,
     FRACTION_METHODS,
@@ -160,6 +161,19 @@ class Experiment:
                 "which is dense"
             )
         return figure
+
+    def paper(self) -> PaperEntry:
+        """Return what the paper holds: entries of the catalogues, each once."""
+        paper = self._section("paper", PaperEntry)
+        for catalogue, names in (("tables", paper.tables), ("figures", paper.figures)):
+            known = list(self.config[catalogue])
+            for place, name in enumerate(names):
+                if name not in known:
+                    near = nearest(name, known)
+                    raise InputError(f"paper.{catalogue}: {name!r} is none of {catalogue}; {near}")
+                if name in names[:place]:
+                    raise InputError(f"paper.{catalogue}: expected each once, found {name!r} twice")
+        return paper
 
     def points(self, figure: str) -> list[tuple[str, float, Variant]]:
         """Return a sweep figure's hyperparameters, their values, and the variants trained."""
@@ -398,7 +412,7 @@ class Experiment:
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
         self.cluster(), self.overlap(), self.measure(""), self.lesion()
-        self.answer(), self.score(), self.drift()
+        self.answer(), self.score(), self.drift(), self.paper()
         if self.against:
             self.task(self.against)
         for name in self.config["models"]:

@@ -22,6 +22,7 @@ PREAMBLE = r"""% Made by `fnsft paper`; do not edit.
 \usepackage[a4paper,margin=16mm]{geometry}
 \usepackage{booktabs,multirow,graphicx}
 \raggedbottom
+\setlength{\abovecaptionskip}{1.5mm}\setlength{\belowcaptionskip}{1.5mm}
 \newlength{\column}\setlength{\column}{85mm}
 \newsavebox{\content}\newsavebox{\whole}
 \newcommand{\shown}{\ifdim\wd\content>\linewidth

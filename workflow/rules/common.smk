@@ -8,9 +8,11 @@ from fnsft.config.stages import (
     FetchSettings,
     FigureSettings,
     MergeSettings,
+    PaperSettings,
     TableSettings,
     TransferSettings,
     TwinSettings,
+    TypesetSettings,
 )
 
 from snakemake.settings.enums import Quietness

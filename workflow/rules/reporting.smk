@@ -7,6 +7,10 @@ localrules:
     publish_table,
     publish_figure,
     sweep,
+    write_paper,
+    typeset,
+    publish_paper,
+    paper,
 
 
 def labels_of(models):
@@ -282,3 +286,65 @@ rule publish_figure:
         "publish the figure {wildcards.figure} of this experiment"
     shell:
         "cp {input} $(dirname {output[0]})"
+
+
+def paper_settings():
+    """What a paper says of itself."""
+    selection = EXPERIMENT.selection()
+    return PaperSettings(
+        title=EXPERIMENT.paper().title,
+        experiment=EXPERIMENT.name,
+        models=labels_of(selection.models),
+        seeds=selection.seeds,
+    )
+
+
+rule write_paper:
+    input:
+        tables=[f"{RESULTS}/{name}.tex" for name in EXPERIMENT.paper().tables],
+        figures=[f"{RESULTS}/figures/{name}.pdf" for name in EXPERIMENT.paper().figures],
+    output:
+        RESULTS + "/paper.tex",
+    log:
+        LOGS + "/write_paper.log",
+    params:
+        stage=stage(paper_settings()),
+    message:
+        "put tables and figures into one document"
+    shell:
+        "fnsft paper --tables {input.tables} --figures {input.figures} "
+        "--output {output} {params.stage[0]} 2> {log}"
+
+
+rule typeset:
+    input:
+        document=RESULTS + "/paper.tex",
+        figures=rules.write_paper.input.figures,
+    output:
+        RESULTS + "/paper.pdf",
+    log:
+        LOGS + "/typeset.log",
+    params:
+        stage=stage(TypesetSettings()),
+    message:
+        "typeset the paper"
+    shell:
+        "fnsft typeset {input.document} --output {output} {params.stage[0]} 2> {log}"
+
+
+rule publish_paper:
+    input:
+        RESULTS + "/paper.pdf",
+    output:
+        "results/paper.pdf",
+    message:
+        "publish the paper of this experiment"
+    shell:
+        "cp {input} {output}"
+
+
+rule paper:
+    input:
+        "results/paper.pdf",
+        [f"results/{name}.tex" for name in EXPERIMENT.paper().tables],
+        [f"results/figures/{name}.pdf" for name in EXPERIMENT.paper().figures],
