@@ -21,8 +21,9 @@ from fnsft.reporting.curves import panels_of
 from fnsft.reporting.labels import label_of
 from fnsft.reporting.latex import escaped, latex
 from fnsft.reporting.notes import caption_of, missing_cells, notes_of
+from fnsft.reporting.published import published_text
 from fnsft.reporting.table import RULES, Table, summarise
-from fnsft.reporting.text_table import published_text, table_text
+from fnsft.reporting.text_table import table_text
 
 SETTINGS = TableSettings(
     models=("A", "B"),

@@ -62,6 +62,7 @@ PUBLISHED_FIELDS = (
     "benchmark",
     "metric",
     "value",
+    "unit",
     "note",
 )
 

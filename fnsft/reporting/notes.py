@@ -39,8 +39,8 @@ def notes_of(table: Table) -> list[str]:
     absent = sum(("validation", method) not in table.averages for method in table.columns)
     if missing or absent:
         notes.append(
-            f"{DASH}: not measured ({_numbered(missing, 'cell')} without a record; "
-            f"{_numbered(absent, 'average')} without every record and validation)."
+            f"{DASH}: not measured ({numbered(missing, 'cell')} without a record; "
+            f"{numbered(absent, 'average')} without every record and validation)."
         )
     return notes
 
@@ -132,5 +132,6 @@ def _listed(methods: Iterable[str]) -> str:
     return ", ".join(label_of(method) for method in dict.fromkeys(methods))
 
 
-def _numbered(n: int, noun: str) -> str:
+def numbered(n: int, noun: str) -> str:
+    """Return a number with its noun, of which one is alone."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -16,10 +16,11 @@ from fnsft.artifacts.storage import existing, manifest_path, read_json
 from fnsft.config.stages import PaperSettings
 from fnsft.reporting.figures.captions import CAPTIONS
 from fnsft.reporting.latex import LatexTable, escaped
+from fnsft.reporting.notes import numbered
 
 PREAMBLE = r"""% Made by `fnsft paper`; do not edit.
 \documentclass[10pt]{article}
-\usepackage[a4paper,margin=16mm]{geometry}
+\usepackage[a4paper,margin=16mm,bottom=22mm,footskip=9mm]{geometry}
 \usepackage{booktabs,multirow,graphicx}
 \raggedbottom
 \setlength{\abovecaptionskip}{1.5mm}\setlength{\belowcaptionskip}{1.5mm}
@@ -35,9 +36,11 @@ PREAMBLE = r"""% Made by `fnsft paper`; do not edit.
   \ifdim\wd\content>1.4\textwidth\def\turned{90}\let\across\textheight\fi
   \sbox{\whole}{\rotatebox{\turned}{%
     \begin{minipage}[t]{.999\across}\vspace{0pt}\centering\def\@captype{#1}#2\end{minipage}}}%
+  \ifdim\wd\whole>\textwidth
+    \sbox{\whole}{\resizebox{\textwidth}{!}{\usebox{\whole}}}\fi
   \ifdim\dimexpr\ht\whole+\dp\whole\relax>.97\textheight
-    \resizebox*{!}{.97\textheight}{\usebox{\whole}}\else\usebox{\whole}\fi
-  \hskip 7mm\ignorespaces}
+    \sbox{\whole}{\resizebox*{!}{.97\textheight}{\usebox{\whole}}}\fi
+  \usebox{\whole}\hskip 7mm\ignorespaces}
 \makeatother
 \newenvironment{listed}{\par\bigskip\centering\noindent\lineskip=6mm\lineskiplimit=6mm\ignorespaces}
   {\unskip\par}
@@ -100,11 +103,11 @@ def figure_of(path: Path, folder: Path) -> PaperFigure:
 
 def _about(settings: PaperSettings, n_tables: int, n_figures: int) -> str:
     """Say what the document holds, and of which models and seeds."""
-    words = f"This document holds {n_tables} tables and {n_figures} figures"
+    words = f"This document holds {numbered(n_tables, 'table')} and {numbered(n_figures, 'figure')}"
     if settings.models:
         words += f" of {', '.join(settings.models)}"
     if settings.seeds:
-        noun = "seed" if len(settings.seeds) == 1 else "seeds"
+        noun = "seeds" if len(settings.seeds) > 1 else "seed"
         words += f", {noun} {', '.join(map(str, settings.seeds))}"
     return f"{words}, where a caption or a note says nothing else."
 

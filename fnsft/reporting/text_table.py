@@ -106,17 +106,6 @@ def _grid_cell(column: GridColumn, row: Row | None) -> str:
     return printed(cell.value) + error + mark
 
 
-def published_text(rows: Sequence[CsvRow]) -> str:
-    """List published numbers under a heading of their own, each with its source."""
-    lines = ["Published numbers (not measured here):"]
-    for row in rows:
-        kind = " ".join(filter(None, (row["model"], label_of(row["method"]), row["fraction"])))
-        text = f"{kind}: {row['value']} {row['metric']}, {row['benchmark']} ({row['note']})"
-        source = f"{row['paper']}, {row['table']}, {row['source']}"
-        lines += textwrap.wrap(f"- {text}; {source}", WIDTH, subsequent_indent="  ")
-    return "\n".join(lines)
-
-
 def _head(rows: Sequence[CsvRow]) -> str:
     unit = style_of(rows[0]["metric"]).unit
     measured = f"{rows[0]['benchmark']} {rows[0]['metric']}" + (f", {unit}" if unit else "")
