@@ -40,6 +40,7 @@ PREAMBLE = r"""% Made by `fnsft paper`; do not edit.
     \sbox{\whole}{\resizebox{\textwidth}{!}{\usebox{\whole}}}\fi
   \ifdim\dimexpr\ht\whole+\dp\whole\relax>.97\textheight
     \sbox{\whole}{\resizebox*{!}{.97\textheight}{\usebox{\whole}}}\fi
+  \ifnum\turned=90 \sbox{\whole}{\makebox[\textwidth]{\usebox{\whole}}}\fi
   \usebox{\whole}\hskip 7mm\ignorespaces}
 \makeatother
 \newenvironment{listed}{\par\bigskip\centering\noindent\lineskip=6mm\lineskiplimit=6mm\ignorespaces}
