@@ -47,7 +47,11 @@ def test_markdown_holds_every_cell_of_a_table_of_methods() -> None:
         name = names[method] + ("" if fraction is None else f", p = {fraction:g}")
         assert f"{100 * value:.1f}" in rows[name]["AB".index(model)]
     assert rows["CollabMask, p = 0.5"] == ["**46.0** ± 2.0", "42.0 ± 2.0", "**42.5** ± 2.0"]
-    assert rows["CollabMask, p = 0.7"] == ["41.0 ± 2.0 †", "<u>44.0</u> ± 2.0 †", "**42.5** ± 2.0"]
+    assert rows["CollabMask, p = 0.7"] == [
+        "41.0 ± 2.0 †",
+        "<ins>44.0</ins> ± 2.0 †",
+        "**42.5** ± 2.0",
+    ]
     assert rows["*controls*"] == ["", "", ""]
     assert list(rows).index("*controls*") == list(rows).index("Shuffled, p = 0.5") - 1
 
@@ -67,7 +71,7 @@ def test_markdown_holds_every_cell_of_a_grid_and_breaks_it_as_latex_does() -> No
     printed = re.findall(r"\d+\.\d+", " ".join(found))
     wanted = [c for _, c in grid.cells if c is not None]
     assert len(printed) == sum(1 + (c.uncertainty is not None) for c in wanted)
-    assert "** ±" in grid_markdown(grid) and "</u> ±" in grid_markdown(grid)
+    assert "** ±" in grid_markdown(grid) and "</ins> ±" in grid_markdown(grid)
 
 
 def test_lines_of_a_markdown_table_are_as_long_as_each_other() -> None:

@@ -81,7 +81,11 @@ def test_the_document_holds_every_table_and_figure_in_the_order_given(figure: Pa
     assert text.index("3 columns.") < text.index("2 columns.") < text.index(r"\includegraphics")
     assert r"\title{A \& B}" in text and r"M\_1" in text
     assert shown.path == "figures/validation_perplexity.pdf"
-    assert shown.caption == f"Validation perplexity. {CAPTIONS['perplexity']}"
+    assert shown.caption == CAPTIONS["perplexity"]
+    renamed = figure.rename(figure.with_name("another.pdf"))
+    assert figure_of(renamed, figure.parent).caption == "Another."
+    manifest_path(figure).rename(manifest_path(renamed))
+    assert figure_of(renamed, figure.parent).caption == f"Another. {CAPTIONS['perplexity']}"
 
 
 def test_what_no_latex_knows_is_shown_by_its_number() -> None:
@@ -104,7 +108,7 @@ def test_the_paper_compiles_and_says_what_its_parts_say(tmp_path: Path, figure: 
     text = re.sub(" +", " ", text)  # an underscore of LaTeX is a rule, and no character
     about = ("On neurons & 5 %", "experiment a b", "3 tables and 1 figure of A, B, seeds 0, 1")
     named = ("M 1 & 50 %", "condition 11", "CollabMask", "46.0", "1 Tables")
-    captions = ("Table 1:", "Table 2:", "Table 3:", "Figure 1: Validation perplexity.")
+    captions = ("Table 1:", "Table 2:", "Table 3:", "Figure 1: Validation perplexity over")
     assert [words for words in (*about, *named, *captions) if words not in text] == []
     assert re.search(r"x.+\{\}#\$%&\\U\+4E2D", text)  # a model's name
     assert "Optimizer steps of every run: 189." in text
@@ -172,6 +176,25 @@ def test_a_document_runs_no_commands(tmp_path: Path) -> None:
     (tmp_path / "paper.tex").write_text(text)
     main(["typeset", str(tmp_path / "paper.tex"), "--output", str(tmp_path / "paper.pdf")])
     assert (tmp_path / "paper.pdf").exists() and not (tmp_path / "ran").exists()
+
+
+def test_a_document_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["typeset", str(tmp_path / "x.tex"), "--output", str(tmp_path / "new" / "x.pdf")]
+    assert main(words) == 2
+    assert "x.tex: no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@needs_tex
+def test_a_pdf_may_go_to_a_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.tex").write_text(r"\documentclass{article}\begin{document}x\end{document}")
+    words = ["typeset", str(tmp_path / "x.tex"), "--output", str(tmp_path / "new" / "y.pdf")]
+    assert main(words) == 0
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        *("y.pdf", "y.log", "y.pdf.manifest.json"),
+    }
 
 
 def test_without_an_engine_it_is_said_what_to_install(

@@ -15,6 +15,7 @@ from fnsft.reporting.labels import MetricStyle, run_label, style_of
 from fnsft.reporting.notes import caption_of, notes_of
 from fnsft.reporting.table import Table
 
+FORMS = {"best": "**{}**", "second": "<ins>{}</ins>"}  # GitHub takes <u> out
 MARKS = {"beyond": " †", "differs": " ‡"}
 
 
@@ -73,8 +74,7 @@ def _lines(grid: Grid, columns: Sequence[Column]) -> list[list[str]]:
 def _cell(style: MetricStyle, cell: Cell | None) -> str:
     if cell is None:
         return DASH
-    form = {"best": "**{}**", "second": "<u>{}</u>"}.get(cell.mark, "{}")
-    text = form.format(style.printed(cell.value))
+    text = FORMS.get(cell.mark, "{}").format(style.printed(cell.value))
     if cell.uncertainty is not None:
         text += f" ± {style.printed(cell.uncertainty, cell.value)}"
     if cell.interval:

@@ -97,9 +97,9 @@ def figure_of(path: Path, folder: Path) -> PaperFigure:
     manifest = manifest_path(existing(path))
     settings: dict[str, Any] = read_json(manifest)["settings"] if manifest.exists() else {}
     kind: Any = settings.get("kind")
-    name = path.stem.replace("_", " ").capitalize()
-    relative = Path(os.path.relpath(path, folder)).as_posix()
-    return PaperFigure(relative, f"{name}. {CAPTIONS.get(kind, '')}".strip())
+    name, shown = path.stem.replace("_", " ").capitalize(), CAPTIONS.get(kind, "")
+    caption = shown if shown.startswith(name) else f"{name}. {shown}".strip()
+    return PaperFigure(Path(os.path.relpath(path, folder)).as_posix(), caption)
 
 
 def _about(settings: PaperSettings, n_tables: int, n_figures: int) -> str:

@@ -42,10 +42,12 @@ def typeset(document: Path, output: Path) -> Typeset:
         When no engine is there, and when the document does not compile.
     """
     engine = engine_there()
+    existing(document)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.build-") as build:
         for arguments in PASSES[engine]:
             words = [argument.format(build=Path(build).resolve()) for argument in arguments]
-            said, code = _run([engine, *words, f"./{existing(document).name}"], document)
+            said, code = _run([engine, *words, f"./{document.name}"], document)
             if code:
                 break
         log = Path(build, f"{document.stem}.log")
