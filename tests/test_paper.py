@@ -116,6 +116,19 @@ def test_the_paper_compiles_and_says_what_its_parts_say(tmp_path: Path, figure: 
 
 
 @needs_tex
+def test_figures_are_found_whatever_they_are_called_or_it_is_said_that_they_are_not(
+    tmp_path: Path, figure: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = figure.rename(figure.with_name("a b_c&d~e^$é.pdf"))
+    words = ["paper", "--output", str(tmp_path / "paper.tex"), "--figures"]
+    assert main([*words, str(odd)]) == 0
+    assert "Figure 1: A b" in re.sub(" +", " ", compiled(tmp_path)[0])
+    wrong = odd.rename(odd.with_name("50%.pdf"))
+    assert main([*words, str(wrong)]) == 2
+    assert "50%.pdf: expected a name without %, which TeX takes" in capsys.readouterr().err
+
+
+@needs_tex
 @pytest.mark.parametrize(("n_columns", "n_rows"), [(2, 3), (2, 150), (10, 4), (10, 150), (1, 9)])
 def test_nothing_is_wider_or_higher_than_the_page(
     tmp_path: Path, n_columns: int, n_rows: int

@@ -14,6 +14,7 @@ from typing import Any
 
 from fnsft.artifacts.storage import existing, manifest_path, read_json
 from fnsft.config.stages import PaperSettings
+from fnsft.errors import InputError
 from fnsft.reporting.figures.captions import CAPTIONS
 from fnsft.reporting.latex import LatexTable, escaped
 from fnsft.reporting.notes import numbered
@@ -59,6 +60,9 @@ FIGURES = (
 )
 
 
+UNNAMEABLE = set('%#{}\\"')
+
+
 @dataclass(frozen=True)
 class PaperFigure:
     """A figure's file, as the document finds it, and its caption in plain text."""
@@ -92,14 +96,17 @@ def figure_of(path: Path, folder: Path) -> PaperFigure:
     Raises
     ------
     InputError
-        When the figure is missing.
+        When the figure is missing, or LaTeX could not find it by its name.
     """
     manifest = manifest_path(existing(path))
-    settings: dict[str, Any] = read_json(manifest)["settings"] if manifest.exists() else {}
-    kind: Any = settings.get("kind")
+    made: dict[str, Any] = read_json(manifest) if manifest.exists() else {}
+    kind: Any = made.get("settings", {}).get("kind")
     name, shown = path.stem.replace("_", " ").capitalize(), CAPTIONS.get(kind, "")
     caption = shown if shown.startswith(name) else f"{name}. {shown}".strip()
-    return PaperFigure(Path(os.path.relpath(path, folder)).as_posix(), caption)
+    relative = Path(os.path.relpath(path, folder)).as_posix()
+    if found := sorted(set(relative) & UNNAMEABLE):
+        raise InputError(f"{path}: expected a name without {found[0]}, which TeX takes; rename it")
+    return PaperFigure(relative, caption)
 
 
 def _about(settings: PaperSettings, n_tables: int, n_figures: int) -> str:
