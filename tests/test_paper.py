@@ -28,6 +28,7 @@ from fnsft.reporting.paper import figure_of, paper_latex
 from fnsft.reporting.table import summarise
 
 TABLE = summarise(RECORDS, TRAININGS, SETTINGS)
+LETTERS = " ".join(map(chr, [*range(0x180), *range(0x2010, 0x2030), 0x1F600]))
 needs_tex = pytest.mark.skipif(
     not any(map(shutil.which, engines.PASSES)) or not shutil.which("pdftotext"),
     reason="no TeX or no pdftotext: apt-get install texlive-latex-extra poppler-utils",
@@ -89,7 +90,7 @@ def test_the_document_holds_every_table_and_figure_in_the_order_given(figure: Pa
 
 
 def test_what_no_latex_knows_is_shown_by_its_number() -> None:
-    assert escaped("a中é–\n") == "aU+4E2Dé-- "
+    assert escaped("a中é–\n\x7f\u0142ą") == "aU+4E2Dé--  łU+0105"
 
 
 @needs_tex
@@ -99,7 +100,7 @@ def test_the_paper_compiles_and_says_what_its_parts_say(tmp_path: Path, figure: 
         tmp_path,
         methods=latex(TABLE),
         wide=grid_latex(wide),
-        special=latex(summarise([special], [], TableSettings(title="Names"))),
+        special=latex(summarise([special], [], TableSettings(title=LETTERS))),
     )
     words = ["paper", "--tables", *tables, "--figures", str(figure), "--title", "On neurons & 5 %"]
     words += ["--experiment", "a_b", "--models", "A", "B", "--seeds", "0", "1"]

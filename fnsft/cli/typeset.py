@@ -1,6 +1,7 @@
 """``fnsft typeset``: a LaTeX document as PDF."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -28,6 +29,5 @@ def run(arguments: argparse.Namespace, settings: TypesetSettings) -> None:
     require_suffix(output, ".pdf")
     with recorded_stage(settings, {"document": document}, output) as record:
         made = typeset(document, output)
-        widest = max(made.overfull_points, default=0.0)
-        record.note(engine=made.engine, pages=made.pages, widest_overfull_points=widest)
+        record.note(**dataclasses.asdict(made))
     print(f"{output}: {made.pages} pages by {made.engine}", file=sys.stderr)

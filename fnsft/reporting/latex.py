@@ -15,7 +15,8 @@ from fnsft.reporting.table import Table
 HEADER = r"""% Made by `fnsft table` from metric records; do not edit. The document needs
 % \usepackage{booktabs,multirow,threeparttable}
 """
-LATIN_END, PUNCTUATION = "\u017f", "‘’“”…—²³·"
+LATIN_END, PUNCTUATION = "\u017e", "‘’“”…—²³·"
+NO_TEX_LETTERS = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų"  # of LaTeX's first encoding, OT1
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -63,9 +64,10 @@ def escaped(text: str) -> str:
 
 
 def _known(character: str) -> str:
-    if character < LATIN_END or character in PUNCTUATION:
-        return " " if character < " " else character
-    return f"U+{ord(character):04X}"
+    if not character.isprintable():
+        return " "
+    known = character <= LATIN_END and character not in NO_TEX_LETTERS
+    return character if known or character in PUNCTUATION else f"U+{ord(character):04X}"
 
 
 def latex(table: Table) -> str:

@@ -43,7 +43,7 @@ def grid_of_methods(table: Table) -> Grid:
             section = "controls" if method in table.controls else ""
             rows.append(Row(section, run_label(method, fraction), cells))
     every = (*columns.values(), *([average] if len(columns) > 1 else []))
-    return Grid(every, {"": rows}, caption_of(table), tuple(notes_of(table)))
+    return Grid(every, {"": rows}, caption_of(table))
 
 
 def _marked_choice(cell: Cell | None, table: Table) -> Cell | None:

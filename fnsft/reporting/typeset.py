@@ -26,11 +26,11 @@ OVERFULL = re.compile(r"^Overfull \\hbox \(([0-9.]+)pt too wide\)", re.M)
 
 @dataclass(frozen=True)
 class Typeset:
-    """How a document was compiled: ``overfull_points`` are its lines that are too wide."""
+    """How a document was compiled, and by how much its widest line is too wide, in points."""
 
     engine: str
     pages: int | None
-    overfull_points: tuple[float, ...]
+    widest_overfull_points: float
 
 
 def typeset(document: Path, output: Path) -> Typeset:
@@ -62,9 +62,9 @@ def typeset(document: Path, output: Path) -> Typeset:
             )
         with written_whole(output) as partial:
             shutil.copyfile(pdf, partial)
-    pages = re.search(r"^Output written on .*?\((\d+) pages?", _unwrapped(text), re.M)
-    widths = tuple(map(float, OVERFULL.findall(text)))
-    return Typeset(engine, int(pages[1]) if pages else None, widths)
+    pages = re.search(r"^Output written on .*?\((\d+) page", text, re.M | re.S)
+    widest = max(map(float, OVERFULL.findall(text)), default=0.0)
+    return Typeset(engine, int(pages[1]) if pages else None, widest)
 
 
 def engine_there() -> str:
@@ -103,7 +103,3 @@ def _complaint(text: str) -> str:
     """Return the first line in which TeX complains, or the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["nothing"]
     return next((line for line in lines if line.startswith(("!", "error:"))), lines[-1])
-
-
-def _unwrapped(text: str) -> str:
-    return text.replace("\n", " ").replace("Output written", "\nOutput written")
