@@ -24,8 +24,9 @@ from fnsft.reporting.figures.captions import CAPTIONS
 from fnsft.reporting.grid import Column, Grid, Row
 from fnsft.reporting.latex import LatexTable, escaped, grid_latex, latex
 from fnsft.reporting.notes import caption_of, notes_of
-from fnsft.reporting.paper import figure_of, paper_latex
+from fnsft.reporting.paper import PREAMBLE, figure_of, paper_latex
 from fnsft.reporting.table import summarise
+from fnsft.training import installation
 
 TABLE = summarise(RECORDS, TRAININGS, SETTINGS)
 LETTERS = " ".join(map(chr, [*range(0x180), *range(0x2010, 0x2030), 0x1F600]))
@@ -220,6 +221,12 @@ def test_without_an_engine_it_is_said_what_to_install(
     assert main(words) == 2
     error = capsys.readouterr().err
     assert "expected latexmk, pdflatex, tectonic on the PATH, found none; apt-get install" in error
+
+
+def test_the_doctor_looks_for_the_engines_and_packages_of_the_paper() -> None:
+    assert tuple(engines.PASSES) == installation.TEX_PROGRAMS
+    used = re.search(r"\\usepackage\{(.*)\}", PREAMBLE)[1].split(",")
+    assert {*used, "geometry"} <= {*installation.TEX_PACKAGES}
 
 
 @pytest.mark.parametrize("engine", engines.PASSES)

@@ -21,8 +21,8 @@ EXTRAS = {  # those a user may want; the others are for who works on the package
     "quantised": "to train on bases in 4 or 8 bits",
     "gpu": "to see the load of CUDA devices",
 }
-TEX_PROGRAMS = ("pdflatex", "lualatex", "xelatex", "tectonic")
-TEX_PACKAGES = ("booktabs", "multirow", "threeparttable")
+TEX_PROGRAMS = ("latexmk", "pdflatex", "tectonic")  # as fnsft typeset takes them
+TEX_PACKAGES = ("booktabs", "multirow", "threeparttable", "graphicx", "geometry")
 
 
 def packages() -> Iterable[Finding]:
@@ -120,10 +120,11 @@ def hub() -> Iterable[Finding]:
 
 
 def tex() -> Iterable[Finding]:
-    """Say whether the tables can be typeset."""
+    """Say whether the tables and the paper can be typeset."""
     program = next((name for name in TEX_PROGRAMS if shutil.which(name)), None)
     if program is None:
-        remedy = f"tables are written, but typesetting them needs one of {', '.join(TEX_PROGRAMS)}"
+        programs = ", ".join(TEX_PROGRAMS)
+        remedy = f"tables are written, but typesetting them or the paper needs one of {programs}"
         yield Finding("TeX", "missing", "no program", remedy)
         return
     lacking = list(_lacking_styles()) if program != "tectonic" else []  # which fetches them itself
