@@ -1,4 +1,5 @@
 # The configuration, checked before anything else, and the paths that the rules share.
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -184,11 +185,11 @@ for path in users_files():
 
 def runs_of(selection, only=lambda method: True):
     """The runs that a table or figure covers, as paths below runs/ and metrics/."""
-    methods = filter(only, (*selection.methods, *selection.controls))
+    methods = tuple(filter(only, (*selection.methods, *selection.controls)))
     return [
         f"{model}/{selection.task}/{variant}/seed{seed}"
         for model in selection.models
-        for variant in EXPERIMENT.variants(tuple(methods), selection.fractions)
+        for variant in EXPERIMENT.variants(methods, selection.fractions)
         for seed in selection.seeds
     ]
 
