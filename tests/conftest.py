@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["runs", "workflow_runs"]
+pytest_plugins = ["figure_inputs", "runs", "workflow_runs"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -459,7 +459,8 @@ def test_the_trade_off_shows_every_method_at_its_mean_and_better_is_up_and_right
     assert kept in " ".join(drawing.figure.get_supxlabel().split())
     assert ax.xaxis_inverted() == ax.yaxis_inverted() == backwards
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert legend == [*map(name_of, LEARNED), "Pareto front", "SFT at several rates"]
+    assert legend == [*map(label_of, LEARNED), "Pareto front", "SFT at several rates"]
+    assert "Masked methods: p = 0.5." in " ".join(drawing.figure.get_supxlabel().split())
     front, curve = ax.lines[-2:]
     assert len(curve.get_xdata()) == 3
     # Down from each point first, then on: the corner between two points is reached by the left.

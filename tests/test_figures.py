@@ -8,31 +8,34 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from figure_inputs import (
+    SOURCES,
+    histogram,
+    layer_clusters,
+    measures_of,
+    statistics_of,
+    training,
+    write_dump,
+    write_runs,
+    write_updates,
+)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
-from network_rows import lesions_of, networks_of
-from scipy.stats import rankdata
-from score_rows import joined
 
-from fnsft.artifacts.activations import DumpShape, DumpWriter, open_dump, write_dump_tokens
-from fnsft.artifacts.clusters import NO_CLUSTER, Clusters, LayerClusters, write_clusters
-from fnsft.artifacts.lesions import write_lesions
-from fnsft.artifacts.measures import Measure, Source, write_measures
-from fnsft.artifacts.networks import write_networks
-from fnsft.artifacts.records import write_records
+from fnsft.artifacts.activations import open_dump
+from fnsft.artifacts.clusters import Clusters, write_clusters
+from fnsft.artifacts.measures import Measure, write_measures
 from fnsft.artifacts.scores import (
     BINS,
     HIGHEST,
     PARTITIONS,
     SCORES,
     ScoreHistograms,
-    write_histograms,
 )
 from fnsft.artifacts.statistics import TokenStatistics, write_statistics
 from fnsft.artifacts.storage import read_json
-from fnsft.artifacts.telemetry import write_neuron_updates
-from fnsft.artifacts.training import Run, TrainingRecord, write_training
+from fnsft.artifacts.training import Run, TrainingRecord
 from fnsft.cli.main import main
 from fnsft.config.stages import FigureKind, FigureSettings
 from fnsft.errors import InputError
@@ -51,133 +54,6 @@ from fnsft.reporting.figures import (
 )
 from fnsft.reporting.figures.by_layer import columns_of
 from fnsft.reporting.figures.canvas import chosen_layers, evenly_spaced
-
-SOURCES: tuple[Source, ...] = get_args(Source)
-SCALED = {"model": 3.0, "random-init": 2.0, "token-shuffled": 1.0}
-
-
-def training(
-    method: str, seed: int, perplexity: float, task: str = "math", fraction: float | None = 0.7
-) -> TrainingRecord:
-    run = Run("tiny", task, method, fraction, stage=1, seed=seed, learning_rate=1e-3)
-    points = [{"step": i, "epoch": i, "loss": 0.1, "perplexity": perplexity} for i in range(3)]
-    return TrainingRecord(run, points, [], 2, 2, perplexity, 10, 0.7, 1.0, 1.0)
-
-
-def measures_of(names: list[str], model: str = "tiny", n_layers: int = 3) -> list[Measure]:
-    rng = np.random.default_rng(len(model))
-    places = itertools.product(SOURCES, range(2), range(n_layers), names)
-    return [
-        Measure(model, source, "math", "paper", seed, layer, name, value, None, 9)
-        for source, seed, layer, name in places
-        for value in [float(SCALED[source] + rng.random())]
-    ]
-
-
-def histogram(seed: int, source: str, beyond: int = 3) -> ScoreHistograms:
-    rng = np.random.default_rng(seed)
-    layers = []
-    for _ in range(5):
-        found = {}
-        for key in itertools.product(PARTITIONS, SCORES):
-            ratios = rng.normal(1.3, 0.1, 4_000)
-            counts, _ = np.histogram(ratios, BINS, (0, HIGHEST))
-            found[key] = np.append(counts, beyond)
-        layers.append(found)
-    return ScoreHistograms(layers, source)
-
-
-def statistics_of(counts: np.ndarray) -> TokenStatistics:
-    ranks = np.zeros(len(counts))
-    ranks[counts > 0] = rankdata(-counts[counts > 0])
-    return TokenStatistics(counts, ranks)
-
-
-def write_dump(folder: Path, values: np.ndarray, n_sampled: int) -> None:
-    """Write activations, [layers, T, N], of which ``n_sampled`` tokens' values are kept."""
-    n_layers, n_tokens, d_mlp = values.shape
-    shape = DumpShape(n_layers, d_mlp, n_tokens, n_sampled)
-    folder.mkdir()
-    with DumpWriter(folder, shape, "m") as writer:
-        for layer in range(n_layers):
-            writer.append(layer, values[layer])
-    write_dump_tokens(folder, shape, np.zeros(n_tokens), np.array([0, n_tokens]), "m")
-
-
-def layer_clusters(sizes: list[int], isolated: int, seed: int = 0) -> LayerClusters:
-    """Clusters of these sizes around far directions; the last neurons have no edge."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
-    embedding = np.eye(len(sizes) + 1)[labels] + 0.05 * rng.normal(
-        size=(sum(sizes), len(sizes) + 1)
-    )
-    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    labels = np.append(labels, np.full(isolated, NO_CLUSTER, dtype=np.int32))
-    embedding = np.pad(embedding, ((0, isolated), (0, 0))).astype(np.float32)
-    return LayerClusters(labels, labels, embedding, np.linspace(0, 1, len(sizes) + 1))
-
-
-def write_runs(folder: Path, runs: list[TrainingRecord]) -> list[str]:
-    paths = [folder / f"run{number:02}" for number in range(len(runs))]
-    for path, run in zip(paths, runs, strict=True):
-        path.mkdir()
-        write_training(path, run)
-    return [str(path) for path in paths]
-
-
-def write_updates(folder: Path, run: TrainingRecord, share: np.ndarray) -> str:
-    """A fine-tuned model's folder, as far as the figure of updates reads it."""
-    folder.mkdir()
-    write_training(folder, run)
-    write_neuron_updates(folder, share, 12, "m")
-    return str(folder)
-
-
-@pytest.fixture
-def inputs(tmp_path: Path) -> dict[str, list[str]]:
-    """Small inputs of every kind, with the flags that the kind needs."""
-    runs = [training("collab", seed, 1.2 + value / 100) for value in (5, 20) for seed in (0, 1)]
-    folders = write_runs(tmp_path, runs)
-    sweep_flags = ["--axes", *["k"] * 4, "--values", "5", "5", "20", "20"]
-    names = ["adjusted_rand_halves", "modularity", "mask_shared_with_random", "best_iou_chance"]
-    write_measures(tmp_path / "measures.jsonl", measures_of(names))
-    histograms = [tmp_path / f"{source}.safetensors" for source in SOURCES]
-    for source, path in zip(SOURCES, histograms, strict=True):
-        write_histograms(path, histogram(0, source), "m")
-    write_dump(tmp_path / "dump", np.random.default_rng(0).normal(size=(2, 90, 8)), 40)
-    write_statistics(tmp_path / "tokens.safetensors", statistics_of(np.arange(30)), "m")
-    layers = [layer_clusters([20, 12, 9], 2, seed) for seed in range(2)]
-    write_clusters(tmp_path / "clusters.safetensors", Clusters(layers, 43), "m")
-    write_networks(tmp_path / "networks.safetensors", networks_of(), "m")
-    write_lesions(tmp_path / "lesions.jsonl", lesions_of("tiny", (0, 1), n_networks=3))
-    measures = [str(tmp_path / "measures.jsonl")]
-    rng = np.random.default_rng(0)
-    tuned = [
-        write_updates(tmp_path / f"tuned{seed}", training("collab", seed, 1.2), rng.random((3, 40)))
-        for seed in (0, 1)
-    ]
-    joined_runs = [str(tmp_path / f"joined{seed}.jsonl") for seed in (0, 1)]
-    for seed, path in enumerate(joined_runs):
-        write_records(Path(path), joined(("sft", "replay"), (seed,)))
-    return {
-        "perplexity": folders[:2],
-        "updates": tuned,
-        "sweep": [*folders, *sweep_flags],
-        "agreement": measures,
-        "structure": measures,
-        "overlap": measures,
-        "scores": list(map(str, histograms)),
-        "activations": [str(tmp_path / "dump")],
-        "influence": [str(tmp_path / "tokens.safetensors")],
-        "clusters": [str(tmp_path / "clusters.safetensors")],
-        "connectivity": [str(tmp_path / "networks.safetensors")],
-        "coverage": [str(tmp_path / "networks.safetensors")],
-        "lesions": [str(tmp_path / "lesions.jsonl")],
-        "networks-clusters": measures,
-        "bars": joined_runs,
-        "trade-off": joined_runs,
-        "rates": [*joined_runs, *joined_runs, *sweep_flags[-5:]],
-    }
 
 
 def figure(kind: str, words: list[str], output: Path) -> int:
@@ -220,6 +96,7 @@ def test_every_figure_says_how_many_seeds_or_tokens_it_shows(
         **dict.fromkeys(("perplexity", "sweep", "agreement", "structure"), "2 seeds"),
         "overlap": "2 seeds",
         "updates": "mean of 12 recorded steps, runs of 2 seeds a panel",
+        "telemetry": "runs of 2 seeds, from 48 sampled entries a matrix",
         "scores": "4,003 tokens a line, from 3 files",
         "activations": "all 90 tokens",
         "influence": "435 tokens, 29 of them distinct",
@@ -427,7 +304,7 @@ def test_heat_maps_of_updates_show_sorted_shares_mean_over_seeds(tmp_path: Path)
                 assert segment.tolist() == [[below, layer - 0.5], [below, layer + 0.5]]
             ginis.append(statistics.fmean(slow_gini(seed_shares) for seed_shares in mine))
         words = f"{statistics.fmean(ginis):.2f}\n{min(ginis):.2f} to {max(ginis):.2f}"
-        assert ax.get_xlabel() == f"Gini {words}"
+        assert ax.get_xlabel() == f"neurons, %\nGini {words}"
 
 
 def slow_gini(values: list[float]) -> float:
@@ -452,7 +329,7 @@ def test_the_scale_of_updates_has_a_line_where_neurons_are_alike(tmp_path: Path)
     assert sorted(line.get_ydata()[0] for line in bar.lines) == pytest.approx([0.5, 0.7])
     for values, ax in images(figure).values():
         assert values.shape == (2, 30) and np.ptp(values) == 0
-        assert ax.get_xlabel().startswith("Gini 0.00")
+        assert ax.get_xlabel().startswith("neurons, %\nGini 0.00")
 
 
 def test_models_without_masks_are_left_out_of_updates_and_named(tmp_path: Path) -> None:

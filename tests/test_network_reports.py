@@ -602,7 +602,7 @@ def test_lesion_curves_have_a_row_a_model_and_benchmark_and_only_what_was_measur
         "Alpha",
     ]
     labels = [ax.get_ylabel() for ax in axes if ax.get_ylabel()]
-    assert labels == ["perplexity", "perplexity", "cloze, %"]
+    assert labels == ["perplexity", "perplexity", "cloze, % right"]
     assert len(axes) == 2 + 3 + 3
     below = [ax for ax in axes if ax.get_xlabel()]
     assert len(below) == 3

@@ -312,6 +312,25 @@ def test_every_table_and_figure_of_the_papers_is_planned(repository: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "trainings"),
+    [
+        ("table1.tex", 4 * (3 + 5 * 2)),  # models by methods, of which five at two fractions
+        ("figures/perplexity_by_task.pdf", 3 * 3 * (2 + 5 * 2)),  # models by tasks by methods
+        # Of 14 methods, five share plain fine-tuning's first stage, and one that of collab.
+        ("figures/continual_perplexity.pdf", 4 * (8 + 14)),
+        ("figures/mask_telemetry.pdf", 4 * 5),
+    ],
+)
+def test_every_model_task_and_stage_of_a_selection_is_trained(
+    repository: Path, target: str, trainings: int
+) -> None:
+    done = snakemake(repository, "-n", "--forceall", "--nolock", f"results/{target}")
+    assert done.returncode == 0, done.stderr
+    (found,) = set(re.findall(r"^train +(\d+)$", done.stderr + done.stdout, re.M))
+    assert int(found) == trainings
+
+
 def test_the_papers_plan_takes_five_seconds(repository: Path) -> None:
     """The best of three, since other processes share the machine."""
     seconds = []

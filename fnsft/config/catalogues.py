@@ -187,6 +187,9 @@ class FigureEntry(Settings):
     kind: FigureKind = setting("perplexity", "what is drawn")
     graph: str = setting("paper", "graph that is looked at (all kinds but those of runs)")
     networks: str = setting("ica", "networks that are looked at")
+    tasks: tuple[str, ...] = setting(
+        (), "perplexity: tasks, a panel each; that of the selection when absent"
+    )
     ks: tuple[int, ...] = setting((), "sweep: numbers of neighbours to train with")
     betas: tuple[float, ...] = setting(
         (), "sweep: exponents β to train with; influence: those drawn", minimum=0

@@ -61,7 +61,7 @@ NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
 SEQUENCE_KINDS = ("continual", "transfer", "trade-off", "rates")
 SUITE_KINDS = ("benchmarks", "bars")
 GRAPHLESS_FIGURES = (
-    *("perplexity", "sweep", "updates", "influence", "activations"),
+    *("perplexity", "sweep", "updates", "telemetry", "influence", "activations"),
     *("connectivity", "coverage", "lesions", "bars", "trade-off", "rates"),
 )
 
@@ -153,6 +153,8 @@ class Experiment:
         """Return what a figure draws."""
         entry = _part(self._entry("figures", name), FigureEntry)
         figure = FigureEntry.from_mapping(entry, f"figures.{name}")
+        for task in figure.tasks:
+            self.task(task)
         if figure.kind in NETWORK_FIGURES:
             self.networks(figure.networks)
         if figure.kind not in GRAPHLESS_FIGURES and self.project(figure.graph).dense:
@@ -469,6 +471,13 @@ class Experiment:
         curve = entry.curve if kind in ("transfer", "trade-off") else ()
         if other := [method for method in curve if method not in methods]:
             raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
+        several = isinstance(entry, FigureEntry) and bool(entry.tasks)
+        if several and (kind != "perplexity" or selection.sequence):
+            of = f" of sequence {selection.sequence}" if selection.sequence else ""
+            raise InputError(
+                f"{where}: tasks: expected kind 'perplexity' without a sequence, found kind "
+                f"{kind!r}{of}; name one task"
+            )
         if isinstance(entry, FigureEntry) and kind == "rates" and not entry.factors:
             raise InputError(
                 f"{where}: kind 'rates' needs factors of the learning rate, found none"

@@ -53,13 +53,16 @@ def needs_of(experiment: Experiment) -> Needs:
 def _asked(
     experiment: Experiment, catalogue: str, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the stages' tasks, and the suites, of a table or figure."""
+    """Return the further tasks, such as a sequence's, and the suites of a table or figure."""
     selection = experiment.selection(catalogue, name)
     kind: str = experiment.table(name).kind if catalogue == "tables" else ""
     kind = experiment.figure(name).kind if catalogue == "figures" else kind
     if kind in SEQUENCE_KINDS:
         sequence = experiment.sequence(selection.sequence)
         return sequence.tasks, sequence.suites
+    if kind == "perplexity":
+        stages = experiment.sequence(selection.sequence).tasks if selection.sequence else ()
+        return (*stages, *experiment.figure(name).tasks), ()
     return (), selection.suites if kind in SUITE_KINDS else ()
 
 

@@ -1,7 +1,7 @@
 """Validation curves, averaged over seeds: what a figure draws, without drawing it."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fnsft.artifacts.training import TrainingRecord
@@ -31,27 +31,48 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One model's curves, in the order of the legend."""
+    """One model's curves on one task, as this stage of a sequence; in the order of the legend."""
 
     model: str
+    stage: int
+    task: str
     curves: tuple[Curve, ...]
+
+    @property
+    def part(self) -> tuple[int, str]:
+        """Its stage and task."""
+        return self.stage, self.task
 
 
 def panels_of(trainings: Iterable[TrainingRecord], settings: FigureSettings) -> list[Panel]:
-    """Group runs into panels by model and curves by method and fraction."""
-    grouped = by_cell(trainings)
-    models = settings.models or tuple(dict.fromkeys(model for model, _, _ in grouped))
-    methods = settings.methods or in_order(method for _, method, _ in grouped)
-    panels = []
-    for model in models:
-        found = [key for key in grouped if key[0] == model and key[1] in methods]
-        if not found:
-            raise InputError(
-                f"{model}: expected training records of the figure's methods, found none"
-            )
-        keys = sorted(found, key=lambda key: (methods.index(key[1]), key[2] or 0))
-        panels.append(Panel(model, tuple(_curve(key, grouped[key]) for key in keys)))
-    return panels
+    """Group runs into panels by model, stage and task, and curves by method and fraction.
+
+    Raises
+    ------
+    InputError
+        When a model of the settings has no run of their methods, and when seeds of one curve do
+        not belong together.
+    """
+    every = list(trainings)
+    models = settings.models or tuple(dict.fromkeys(found.run.model for found in every))
+    methods = settings.methods or in_order(found.run.method for found in every)
+    grouped: dict[tuple[str, int, str], list[TrainingRecord]] = {}
+    for found in every:
+        if (run := found.run).model in models and run.method in methods:
+            grouped.setdefault((run.model, run.stage, run.task), []).append(found)
+    if missing := [model for model in models if model not in {key[0] for key in grouped}]:
+        raise InputError(
+            f"{missing[0]}: expected training records of the figure's methods, found none"
+        )
+    tasks = [*settings.tasks, *dict.fromkeys(task for _, _, task in grouped)]
+    places = sorted(grouped, key=lambda key: (models.index(key[0]), key[1], tasks.index(key[2])))
+    return [Panel(*place, _curves(grouped[place], methods)) for place in places]
+
+
+def _curves(trainings: Iterable[TrainingRecord], methods: Sequence[str]) -> tuple[Curve, ...]:
+    cells = by_cell(trainings)
+    keys = sorted(cells, key=lambda key: (methods.index(key[1]), key[2] or 0))
+    return tuple(_curve(key, cells[key]) for key in keys)
 
 
 def _curve(key: Key, runs: list[TrainingRecord]) -> Curve:

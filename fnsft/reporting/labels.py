@@ -120,6 +120,24 @@ def run_label(method: str, fraction: float | None) -> str:
     return label_of(method) + ("" if fraction is None else f", p = {fraction:g}")
 
 
+def task_labels(settings: FigureSettings) -> dict[str, str]:
+    """Return how a figure's tasks are called, of those that have a label."""
+    return dict(zip(settings.tasks, settings.task_labels, strict=False))
+
+
+def run_labels(runs: Iterable[tuple[str, float | None]]) -> dict[tuple[str, float | None], str]:
+    """Return how runs are written in a legend; :func:`shared_fraction` says the only fraction."""
+    found = list(runs)
+    alone = bool(shared_fraction(found))
+    return {(name, p): run_label(name, None if alone else p) for name, p in found}
+
+
+def shared_fraction(runs: Iterable[tuple[str, float | None]]) -> str:
+    """Return the sentence of a note on the fraction that all runs with one share, else nothing."""
+    fractions = {fraction for _, fraction in runs if fraction is not None}
+    return f" Masked methods: p\u00a0=\u00a0{fractions.pop():g}." if len(fractions) == 1 else ""
+
+
 def counted(numbers: Iterable[int]) -> str:
     """Return one number, or the lowest and the highest of several: ``2 to 3``."""
     found = sorted(set(numbers))

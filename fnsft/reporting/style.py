@@ -1,9 +1,10 @@
 """How figures look: colour-blind-safe, and still told apart when printed in grey.
 
-Colours are Okabe and Ito's (2008); a method also has a marker of its own, and a fraction a
-line style, so that no line depends on its colour. Of more methods than there are colours those
-of one kind share one, full fine-tuning, LoRA and their controls each with a line style of its
-own. Sizes are those of a two-column page.
+Colours are Okabe and Ito's (2008) with a dark grey and a brown; a method also has a marker of
+its own, and a fraction a line style, so that no line depends on its colour. Lines of one line
+style have colours that are told apart in grey as well. Of more methods than there are colours
+those of one kind share one, full fine-tuning, LoRA and their controls each with a line style of
+its own. A figure is as wide as a column or as a two-column page, and no higher than the page.
 """
 
 from dataclasses import dataclass
@@ -19,18 +20,21 @@ COLOURS = (
     "#CC79A7",
     "#E69F00",
     "#56B4E9",
-    "#7F7F7F",
+    "#606060",
     "#8B5A2B",
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
 SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.2, 1, 1.2))
 LINES = (SOLID, DASHED, DOTTED, DASH_DOTTED)
 GREY, PALE_GREY = "#7F7F7F", "#C8C8C8"
+HATCH = "////"  # on pale grey: there is nothing to show
 
-PAGE_INCHES, COLUMN_INCHES = 6.9, 3.35
+PAGE_INCHES, COLUMN_INCHES = 7.0, 3.33
+PAGE_HEIGHT_INCHES = 9.0
 NOTE_POINTS = 7
 
 RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on any machine
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
@@ -56,13 +60,13 @@ class LineStyle:
     line: Any = SOLID
 
 
-# Dark, middle and light, so that grey prints keep them apart.
+# Of four lightnesses, with the parameters', so that grey prints keep them apart.
 SOURCE_STYLES = {
     "model": LineStyle("#0072B2", "o", SOLID),
-    "random-init": LineStyle("#D55E00", "s", DASHED),
+    "random-init": LineStyle("#E69F00", "s", DASHED),
     "token-shuffled": LineStyle("#000000", "^", DOTTED),
 }
-PARAMETERS_STYLE = LineStyle("#56B4E9", "D", DASH_DOTTED)
+PARAMETERS_STYLE = LineStyle("#009E73", "D", DASH_DOTTED)
 
 
 def nth_style(place: int) -> LineStyle:
@@ -81,8 +85,11 @@ def style_of(
         style = nth_style(methods.index(method))
     else:
         kinds = list(dict.fromkeys(_kind_of(name) for name in methods))
-        style = nth_style(kinds.index(_kind_of(method)))
-        share += method.startswith("lora") + 2 * method.endswith(RANDOM)
+        place = kinds.index(_kind_of(method))
+        style = nth_style(place)
+        share += (
+            method.startswith("lora") + 2 * method.endswith(RANDOM) + 3 * (place >= len(COLOURS))
+        )
     return LineStyle(style.colour, style.marker, LINES[share % len(LINES)])
 
 

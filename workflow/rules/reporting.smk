@@ -13,6 +13,10 @@ localrules:
     paper,
 
 
+# Kinds of figures that say what was trained on.
+TASK_KINDS = ("perplexity", "bars", "trade-off", "rates")
+
+
 def labels_of(models):
     """How tables and figures call models."""
     return tuple(EXPERIMENT.model(model).label or model for model in models)
@@ -65,10 +69,16 @@ def figure_inputs(wildcards):
     """The files that a figure is drawn from, by its kind."""
     entry = EXPERIMENT.figure(wildcards.figure)
     selection = EXPERIMENT.selection("figures", wildcards.figure)
-    if entry.kind == "updates":
+    if entry.kind in ("updates", "telemetry"):
         selection = EXPERIMENT.with_masks(selection)
-    if entry.kind in ("perplexity", "updates"):
-        return [f"{RESULTS}/runs/{run}" for run in runs_of(selection)]
+    if entry.kind == "perplexity" and selection.sequence:
+        return stage_runs(selection)
+    if entry.kind in ("perplexity", "updates", "telemetry"):
+        tasks = entry.tasks or (selection.task,)
+        selections = [dataclasses.replace(selection, task=task) for task in tasks]
+        return [
+            f"{RESULTS}/runs/{run}" for found in selections for run in runs_of(found)
+        ]
     if entry.kind == "bars":
         return suite_records(selection)
     if entry.kind in SEQUENCE_KINDS:
@@ -111,6 +121,30 @@ def figure_inputs(wildcards):
     ]
 
 
+def stage_runs(selection):
+    """The runs of every stage of a sequence, each once."""
+    variants = EXPERIMENT.variants(
+        (*selection.methods, *selection.controls), selection.fractions
+    )
+    runs = [
+        f"{RESULTS}/runs/{stage}/seed{seed}"
+        for model in selection.models
+        for variant in map(str, variants)
+        for stage in EXPERIMENT.stage_models(model, selection.sequence, variant)[1:]
+        for seed in selection.seeds
+    ]
+    return list(dict.fromkeys(runs))
+
+
+def figure_tasks(entry, selection):
+    """The tasks that a figure's runs were trained on, and how it calls them."""
+    tasks = entry.tasks or (selection.task,)
+    if selection.sequence:
+        tasks = EXPERIMENT.sequence(selection.sequence).tasks
+    labels = tuple(EXPERIMENT.task(task).label or task for task in tasks)
+    return {"tasks": tasks, "task_labels": labels}
+
+
 def last_rates(name):
     """The learning rate of the last stage, in the order of a figure's inputs."""
     selection = EXPERIMENT.selection("figures", name)
@@ -150,6 +184,7 @@ def figure_settings(name):
         axes=tuple(axis for axis, _, _ in points),
         values=rates or tuple(value for _, value, _ in points),
         curve=entry.curve,
+        **(figure_tasks(entry, selection) if entry.kind in TASK_KINDS else {}),
         **benchmark_settings(entry, selection),
         betas=entry.betas or FigureSettings().betas,
         layers=entry.layers,

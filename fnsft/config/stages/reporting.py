@@ -62,6 +62,7 @@ FigureKind = Literal[
     "perplexity",  # validation perplexity over epochs (2026)
     "sweep",  # validation perplexity over hyperparameters
     "updates",  # how often each neuron could change, by layer
+    "telemetry",  # what masks keep, and share with others, by layer and step
     "agreement",  # Rand and adjusted Rand by layer
     "structure",  # Score over Null, modularity, kNN overlap and hubs by layer
     "overlap",  # what the graph changes about a mask, by layer
@@ -84,7 +85,7 @@ class FigureSettings(Settings):
     """One figure of a kind, drawn from the files that the kind asks for."""
 
     stage: ClassVar[str] = "figure"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     kind: FigureKind = setting("perplexity", "what is drawn")
     models: tuple[str, ...] = setting((), "models, in the order of the panels")
@@ -100,6 +101,8 @@ class FigureSettings(Settings):
     curve: tuple[str, ...] = setting(
         ("sft", "sft-half", "sft-quarter"), "trade-off: one method at several rates, joined"
     )
+    tasks: tuple[str, ...] = setting((), "perplexity: tasks, in the order of the panels")
+    task_labels: tuple[str, ...] = setting((), "how the tasks are called, in that order")
     benchmarks: tuple[str, ...] = setting((), "bars: benchmarks in order; all when absent")
     benchmark_labels: tuple[str, ...] = setting((), "how the benchmarks are called, in that order")
 
@@ -128,10 +131,13 @@ class TypesetSettings(Settings):
 
 
 def _check_labels(settings: TableSettings | FigureSettings) -> None:
-    for noun, names, labels in (
+    labelled = [
         ("model", settings.models, settings.model_labels),
         ("benchmark", settings.benchmarks, settings.benchmark_labels),
-    ):
+    ]
+    if isinstance(settings, FigureSettings):
+        labelled.append(("task", settings.tasks, settings.task_labels))
+    for noun, names, labels in labelled:
         if labels and len(labels) != len(names):
             raise InputError(
                 f"{noun}_labels: expected one for each of {len(names)} {noun}s, found {len(labels)}"

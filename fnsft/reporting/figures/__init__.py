@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 
 def drawing_of(paths: Sequence[Path], settings: FigureSettings) -> "Drawing":
     """Draw the figure of ``settings.kind``, in one style; only its own module is imported."""
-    import matplotlib as mpl  # here, so that captions are read without it
-
-    from fnsft.reporting.style import RC
+    from fnsft.reporting.figures.canvas import styled  # here: captions are read without matplotlib
 
     name = settings.kind.replace("-", "_")
     module = importlib.import_module(f"fnsft.reporting.figures.{name}")
-    with mpl.rc_context(RC):
+    with styled():
         drawing: Drawing = module.drawing(paths, settings)
     return drawing

@@ -24,7 +24,7 @@ from fnsft.reporting.figures.canvas import (
     title,
 )
 from fnsft.reporting.labels import counted, inputs_of
-from fnsft.reporting.style import COLOURS, GREY, NOTE_POINTS, PAGE_INCHES, PALE_GREY
+from fnsft.reporting.style import COLOURS, GREY, NOTE_POINTS, PALE_GREY
 
 NEURONS, BINS = 6, 60
 ROW_INCHES, PANEL_INCHES = 0.33, 1.9
@@ -111,9 +111,8 @@ def counts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def draw(rows: Sequence[Sequence[Panel]], tell: bool) -> Figure:
     """Draw a row of panels a model; ``tell`` whose it is."""
     n_columns = max(map(len, rows))
-    width = min(PAGE_INCHES, PANEL_INCHES * n_columns)
     height = len(rows) * (NEURONS * ROW_INCHES + 0.6) + 0.3
-    figure, axes = sheet(len(rows), n_columns, width, height)
+    figure, axes = sheet(len(rows), n_columns, PANEL_INCHES * n_columns, height)
     beyond = total = 0
     for ax_row, panels in zip(axes, rows, strict=True):
         for ax in ax_row[len(panels) :]:

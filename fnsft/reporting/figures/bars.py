@@ -1,6 +1,6 @@
 """Methods by benchmarks as grouped bars, a panel a model; the base model is a line across."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell, Key, by_cell
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
 from fnsft.reporting.grid import cell_over_seeds
-from fnsft.reporting.labels import ModelLabels, counted, run_label
+from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction, task_labels
 from fnsft.reporting.scores import PERPLEXITY, Metric, Scores, scores_of
-from fnsft.reporting.style import COLOURS, PAGE_INCHES
+from fnsft.reporting.style import COLOURS, COLUMN_INCHES, NOTE_POINTS, PAGE_INCHES
 
 PANEL_INCHES, EXTRA_INCHES = 2.3, 0.9
 GROUP_WIDTH = 0.84
@@ -32,18 +32,23 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     metrics = [m for m in scores.metrics(settings.benchmarks, plus=True) if m[1] != PERPLEXITY]
     if not metrics:
         raise InputError("bars: expected benchmarks with an accuracy or pass@1, found none")
-    return draw(scores, metrics)
+    return draw(scores, metrics, task_labels(settings))
 
 
-def draw(scores: Scores, metrics: Sequence[Metric]) -> Drawing:
-    """Draw a panel a model, a group a benchmark, a bar a method and fraction."""
+def draw(scores: Scores, metrics: Sequence[Metric], tasks: Mapping[str, str]) -> Drawing:
+    """Draw a panel a model, a group a benchmark, a bar a method and fraction.
+
+    ``tasks`` are the labels of what was trained on.
+    """
     bars = [_bars(scores, metric) for metric in metrics]
     runs = sorted(
         {key[1:] for found in bars for key in found},
         key=lambda run: (scores.methods.index(run[0]), run[1] or 0),
     )
+    names = run_labels(runs)
     n = len(scores.models)
-    figure, axes = sheet(n, 1, PAGE_INCHES, PANEL_INCHES * n + EXTRA_INCHES, sharey=True)
+    width = COLUMN_INCHES if len(metrics) == 1 else PAGE_INCHES
+    figure, axes = sheet(n, 1, width, PANEL_INCHES * n + EXTRA_INCHES, sharey=True)
     handles: dict[str, Any] = {}
     for model, ax in zip(scores.models, axes[:, 0], strict=True):
         for place, (method, fraction) in enumerate(runs):
@@ -53,17 +58,18 @@ def draw(scores: Scores, metrics: Sequence[Metric]) -> Drawing:
                 if (cell := found.get((model, method, fraction))) is not None
             }
             drawn = _draw_bars(ax, cells, place, len(runs))
-            handles.setdefault(run_label(method, fraction), drawn)
+            handles.setdefault(names[method, fraction], drawn)
         if _draw_base(ax, scores, model, metrics):
             handles.setdefault("base model", Line2D([], [], **BASE_LINE))
         ax.set_xticks(range(len(metrics)), [scores.label(*metric) for metric in metrics])
+        ax.set_xlim(-0.5, len(metrics) - 0.5)
         ax.tick_params(axis="x", length=0)
         ax.set_ylabel("solved, %")
         ax.set_ylim(bottom=0)
         title(ax, model)
     legend_above(figure, handles, handle_letters=2)
     every = [cell for found in bars for cell in found.values()]
-    note_below(figure, _note(every, scores))
+    note_below(figure, _note(every, scores, tasks) + shared_fraction(runs))
     return Drawing(figure, f"{n} models, {len(metrics)} benchmarks, {len(every)} bars")
 
 
@@ -77,10 +83,14 @@ def _bars(scores: Scores, metric: Metric) -> dict[Key, Cell]:
 
 
 def _draw_bars(ax: Axes, cells: dict[int, Cell], place: int, n: int) -> Any:
-    """Draw one method's bar in every group; ± where it is known."""
+    """Draw one method's bar in every group, ± where it is known; of nothing solved a 0."""
     width = GROUP_WIDTH / n
+    places = [group + (place + 0.5) * width - GROUP_WIDTH / 2 for group in cells]
+    for at, cell in zip(places, cells.values(), strict=True):
+        if cell.value == 0:
+            ax.text(at, 0, "0", ha="center", va="bottom", fontsize=NOTE_POINTS)
     return ax.bar(
-        [group + (place + 0.5) * width - GROUP_WIDTH / 2 for group in cells],
+        places,
         [100 * cell.value for cell in cells.values()],
         0.92 * width,
         yerr=[100 * (cell.uncertainty or 0) for cell in cells.values()],
@@ -111,12 +121,12 @@ def _draw_base(ax: Axes, scores: Scores, model: str, metrics: Sequence[Metric]) 
     return bool(found)
 
 
-def _note(cells: Sequence[Cell], scores: Scores) -> str:
+def _note(cells: Sequence[Cell], scores: Scores, tasks: Mapping[str, str]) -> str:
     """Say what bars and whiskers are."""
     seeds, items = {cell.n_seeds or 1 for cell in cells}, [c.n_items for c in cells if c.n_items]
     whiskers = {
         "standard deviation over seeds": max(seeds) > 1,
-        "of one run standard error over items": min(seeds) == 1,
+        "standard error over items, of single runs": min(seeds) == 1,
     }
     over = "one seed" if seeds == {1} else f"mean of {counted(seeds)} seeds"
     words = "; ".join(text for text, so in whiskers.items() if so)
@@ -125,7 +135,8 @@ def _note(cells: Sequence[Cell], scores: Scores) -> str:
         if any(r.metric == "pass_at_1_plus" for r in scores.last)
         else ""
     )
+    trained = ", then ".join(tasks.get(task, task) for task in scores.tasks)
     return (
-        f"After {', then '.join(scores.tasks)}. Bar: {over}; whisker: {words}. "
+        f"After {trained}. Bar: {over}; whisker: {words}. "
         f"Items a benchmark: {counted(items)}.{plus}"
     )

@@ -2,11 +2,13 @@
 
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,10 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from fnsft.errors import InputError
-from fnsft.reporting.style import NOTE_POINTS, RC
+from fnsft.reporting.style import (
+    COLUMN_INCHES,
+    NOTE_POINTS,
+    PAGE_HEIGHT_INCHES,
+    PAGE_INCHES,
+    RC,
+)
 
 SPREAD_LAYERS = 4
-NOTE_LETTERS_AN_INCH = 19
+NOTE_LETTERS_AN_INCH, TITLE_LETTERS_AN_INCH = 19, 12.5
 
 
 @dataclass(frozen=True)
@@ -31,23 +39,46 @@ class Drawing:
 def sheet(
     n_rows: int, n_columns: int, width: float, height: float, **shared: Any
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure of this many inches and its panels, [n_rows, n_columns] Axes."""
-    figure = Figure(figsize=(width, height))
+    """Return a figure and its panels, [n_rows, n_columns] Axes.
+
+    It is a column or a page wide, whichever holds ``width`` inches, and at most a page high.
+    """
+    figure = Figure(figsize=(sheet_width(width), min(height, PAGE_HEIGHT_INCHES)))
     FigureCanvasAgg(figure)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **shared)
 
 
-def legend_above(
-    figure: Figure, handles: dict[str, Any], entry_inches: float = 1.6, handle_letters: float = 3
-) -> None:
+def sheet_width(wanted: float) -> float:
+    """Return the width of a column, or that of a page where a column is too narrow."""
+    return COLUMN_INCHES if wanted <= COLUMN_INCHES else PAGE_INCHES
+
+
+def legend_above(figure: Figure, handles: dict[str, Any], handle_letters: float = 3) -> None:
     """Put one legend for all panels above them, as many entries in a line as the sheet has room."""
+    canvas = FigureCanvasAgg(figure)
+    for n_columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
+            ncols=n_columns,
+            handlelength=handle_letters,
+            columnspacing=1.5,
+        )
+        if legend.get_window_extent(canvas.get_renderer()).width <= figure.bbox.width:
+            return
+        if n_columns > 1:
+            legend.remove()
+
+
+def legend_beside(figure: Figure, handles: dict[str, Any], handle_letters: float = 3) -> None:
+    """Put the legend to the right of a page's only panel, which needs no whole page."""
     figure.legend(
         handles.values(),
         handles.keys(),
-        loc="outside upper left",
-        ncols=min(len(handles), int(figure.get_figwidth() / entry_inches)),
+        loc="outside right center",
         handlelength=handle_letters,
-        columnspacing=1.5,
+        alignment="left",
     )
 
 
@@ -60,6 +91,12 @@ def note_below(figure: Figure, note: str) -> None:
 def title(ax: Axes, text: str) -> None:
     """Write a panel's title."""
     ax.set_title(text, loc="left", fontweight="bold")
+
+
+def fitted(text: str, figure: Figure, n_across: int) -> str:
+    """Wrap a title so that ``n_across`` of them fit beside each other."""
+    letters = int(TITLE_LETTERS_AN_INCH * figure.get_figwidth() / n_across)
+    return textwrap.fill(text, max(letters, 1), break_long_words=False)
 
 
 def plain_log(axis: Any) -> None:
@@ -91,8 +128,13 @@ def evenly_spaced(n: int, wanted: int) -> list[int]:
     return [int(place) for place in places.round()]
 
 
+def styled() -> AbstractContextManager[None]:
+    """Return the one style of all figures, whatever the user's own settings are."""
+    return mpl.style.context(["default", RC])
+
+
 def save(figure: Figure, path: Path, format: Literal["pdf", "png"]) -> None:
     """Write the figure; the same figure gives the same bytes (a PDF holds no date)."""
-    with mpl.rc_context(RC):
+    with styled():
         metadata = {"CreationDate": None} if format == "pdf" else {}
         figure.savefig(path, format=format, metadata=metadata)

@@ -16,6 +16,11 @@ CAPTIONS: dict[FigureKind, str] = {
         "How often each neuron's weights could change: a heat map a method, a row a layer, "
         "neurons sorted by their share. Random masks, the control, favour no neuron."
     ),
+    "telemetry": (
+        "What masks do by layer and step: how much of the mask of the step before they keep, how "
+        "much they share with the largest gradients, and how much of their scores comes from "
+        "neighbours. The shuffled graph stands beside as the control."
+    ),
     "agreement": (
         "Agreement of clusters by layer: between two halves of the data, two data sets, and "
         "activations and parameters. The random-initialised twin and the token-shuffled null "

@@ -23,16 +23,17 @@ from fnsft.reporting.figures.canvas import (
     legend_above,
     note_below,
     sheet,
+    sheet_width,
     title,
 )
 from fnsft.reporting.labels import inputs_of
-from fnsft.reporting.style import NOTE_POINTS, PAGE_INCHES, PALE_GREY, nth_style
+from fnsft.reporting.style import NOTE_POINTS, PALE_GREY, nth_style
 
 COLOURED = (1, 2, 3, 0, 5, 4, 6, 8)  # styles of the largest clusters; the others are grey
 PERPLEXITY, FEWEST = 30, 5
 SEED = 0
 RASTERISED = 3_000  # more points than this are an image in the PDF
-PANEL_INCHES = 1.75
+PANEL_INCHES = 1.65
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def plane_of(embedding: np.ndarray) -> np.ndarray:
 def draw(rows: Sequence[Sequence[Panel]], tell: bool) -> Figure:
     """Draw a row of panels a file; ``tell`` whose it is."""
     n_columns = max(map(len, rows))
-    width = min(PAGE_INCHES, max(2, n_columns) * PANEL_INCHES)
+    width = sheet_width(PANEL_INCHES * n_columns)
     height = (width / n_columns + 0.3) * len(rows) + 0.7
     figure, axes = sheet(len(rows), n_columns, width, height)
     for ax_row, panels in zip(axes, rows, strict=True):
@@ -111,7 +112,7 @@ def draw(rows: Sequence[Sequence[Panel]], tell: bool) -> Figure:
             _draw_panel(ax, panel)
             title(ax, f"{panel.name}, layer {panel.layer}" if tell else f"layer {panel.layer}")
     most = max(panel.n_clusters for panels in rows for panel in panels)
-    legend_above(figure, _handles(most), entry_inches=0.7, handle_letters=1)
+    legend_above(figure, _handles(most), handle_letters=1)
     note_below(figure, "t-SNE of the spectral embedding; cluster 0 is a layer's largest.")
     return figure
 

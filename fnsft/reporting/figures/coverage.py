@@ -14,11 +14,10 @@ from fnsft.config.stages import FigureSettings
 from fnsft.reporting.figures.canvas import Drawing, note_below, title
 from fnsft.reporting.figures.network_maps import map_sheet, networks_by_name, tick_networks
 from fnsft.reporting.labels import counted
-from fnsft.reporting.style import GREY, PALE_GREY
+from fnsft.reporting.style import GREY, HATCH, PALE_GREY
 
-PANEL_INCHES, EXTRA_INCHES = (2.6, 2.0), 0.9
+PANEL_INCHES, EXTRA_INCHES = (2.4, 2.0), 0.9
 COLOURS = "viridis"
-HATCH = "////"
 
 
 def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:

@@ -21,10 +21,10 @@ from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
 from fnsft.reporting.labels import inputs_of
-from fnsft.reporting.style import GREY, PAGE_INCHES, LineStyle, nth_style
+from fnsft.reporting.style import GREY, LineStyle, nth_style
 
 QUANTILES = (0.2, 0.8)
-PANEL_INCHES, CURVES_INCHES, BAR_INCHES, LEGEND_INCHES = 3.4, 2.1, 0.16, 0.9
+PANEL_INCHES, CURVES_INCHES, BAR_INCHES, LEGEND_INCHES = 3.3, 2.1, 0.16, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def draw(panels: Sequence[Panel], tell: bool) -> Figure:
     figure, axes = sheet(
         2,
         len(panels),
-        min(PAGE_INCHES, PANEL_INCHES * len(panels)),
+        PANEL_INCHES * len(panels),
         CURVES_INCHES + bars + LEGEND_INCHES,
         sharex="col",
         sharey="row",
@@ -148,6 +148,6 @@ def _note(panels: Sequence[Panel], tell: bool) -> str:
         for panel in panels
     ]
     return (
-        f"{'; '.join(numbers)}. Influence: count · rank^β, as a share; tokens of equal counts "
-        "share a rank. Bars: the ranks of its middle 60 %."
+        f"{'; '.join(numbers)}. Influence: count\u00a0·\u00a0rank^β, as a share; tokens of "
+        "equal counts share a rank. Bars: the ranks of its middle 60 %."
     )

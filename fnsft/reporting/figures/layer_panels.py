@@ -19,10 +19,11 @@ from fnsft.reporting.figures.canvas import (
     note_below,
     plain_log,
     sheet,
+    sheet_width,
     title,
 )
 from fnsft.reporting.labels import ModelLabels, counted
-from fnsft.reporting.style import COLUMN_INCHES, DASHED, GREY, PAGE_INCHES, LineStyle
+from fnsft.reporting.style import COLUMN_INCHES, DASHED, GREY, LineStyle
 
 PANEL_INCHES, TITLED_INCHES, TALL_INCHES, LEGEND_INCHES = 1.2, 1.55, 2.0, 0.7
 FEW = 2  # panels that are drawn tall
@@ -52,7 +53,7 @@ def draw(columns: dict[str, Column], panels: Sequence[PanelSpec], width: int) ->
     n_across = len(columns) if several else min(width, len(panels))
     cells = [(panel, name) for panel in panels for name in columns]
     n_rows = math.ceil(len(cells) / n_across)
-    page = min(PAGE_INCHES, COLUMN_INCHES * n_across)
+    page = sheet_width(COLUMN_INCHES * n_across)
     row = TALL_INCHES if len(panels) <= FEW else PANEL_INCHES if several else TITLED_INCHES
     figure, axes = sheet(
         n_rows,

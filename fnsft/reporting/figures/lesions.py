@@ -30,7 +30,7 @@ from fnsft.reporting.figures.canvas import (
 from fnsft.reporting.labels import ModelLabels, counted
 from fnsft.reporting.lesion_summary import LOSS
 from fnsft.reporting.lesions import ModelLesions, lesions_by_model, shown
-from fnsft.reporting.style import DASHED, DOTTED, GREY, PAGE_INCHES, LineStyle
+from fnsft.reporting.style import DASHED, DOTTED, GREY, LineStyle
 
 EXPERIMENTS = {
     "removed": "networks removed",
@@ -38,7 +38,7 @@ EXPERIMENTS = {
     "unmasked": "% of neurons kept alone",
 }
 NETWORK, RANDOM = LineStyle("#0072B2", "o"), LineStyle("#D55E00", "s", DOTTED)
-COLUMN_INCHES, ROW_INCHES, EXTRA_INCHES = 2.3, 1.45, 0.9
+PANEL_INCHES, ROW_INCHES, EXTRA_INCHES = 2.3, 1.45, 0.9
 DECADE = 10
 
 
@@ -120,8 +120,8 @@ def draw(panels: Mapping[str, Sequence[Panel]]) -> Figure:
     every = [panel for found in panels.values() for panel in found]
     columns = [name for name in EXPERIMENTS if name in {panel.experiment for panel in every}]
     rows = [(model, name) for model, found in panels.items() for name in _benchmarks(found)]
-    page = min(PAGE_INCHES, COLUMN_INCHES * len(columns))
-    figure, axes = sheet(len(rows), len(columns), page, ROW_INCHES * len(rows) + EXTRA_INCHES)
+    size = PANEL_INCHES * len(columns), ROW_INCHES * len(rows) + EXTRA_INCHES
+    figure, axes = sheet(len(rows), len(columns), *size)
     for place, (model, benchmark) in enumerate(rows):
         for ax, experiment in zip(axes[place], columns, strict=True):
             here = [
@@ -135,7 +135,7 @@ def draw(panels: Mapping[str, Sequence[Panel]]) -> Figure:
                 ax.set_xlabel(EXPERIMENTS[experiment])
         if benchmark == _benchmarks(panels[model])[0]:
             title(axes[place, 0], model)
-        unit = "perplexity" if benchmark == LOSS else f"{benchmark}, %"
+        unit = "perplexity" if benchmark == LOSS else f"{benchmark}, % right"
         axes[place, 0].set_ylabel(unit)
     legend_above(figure, _handles(every))
     note_below(figure, _note(every))

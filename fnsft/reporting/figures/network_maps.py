@@ -13,7 +13,7 @@ from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.figures.canvas import sheet
 from fnsft.reporting.labels import inputs_of
-from fnsft.reporting.style import NOTE_POINTS, PAGE_INCHES
+from fnsft.reporting.style import NOTE_POINTS
 
 MOST_ACROSS = 3
 TICK_STEPS = {12: 1, 24: 2, 40: 5}  # up to so many networks, a tick every so many
@@ -39,8 +39,7 @@ def map_sheet(
     across = min(n_panels, MOST_ACROSS)
     n_rows = math.ceil(n_panels / across)
     width, height = panel_inches
-    page = min(PAGE_INCHES, width * across + extra)
-    figure, axes = sheet(n_rows, across, page, height * n_rows + extra)
+    figure, axes = sheet(n_rows, across, width * across + extra, height * n_rows + extra)
     for ax in axes.flat[n_panels:]:
         ax.set_axis_off()
     return figure, axes.flat[:n_panels]

@@ -1,4 +1,7 @@
-"""Validation perplexity over epochs: one panel a model, one line a method and fraction."""
+"""Validation perplexity over epochs: a panel a model and task, a line a method and fraction.
+
+A task that is a later stage of a sequence has a panel of its own.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +14,26 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from fnsft.artifacts.training import read_training
 from fnsft.config.stages import FigureSettings
 from fnsft.reporting.curves import Curve, Panel, panels_of
-from fnsft.reporting.figures.canvas import Drawing, sheet, title
-from fnsft.reporting.labels import ModelLabels, counted, run_label
+from fnsft.reporting.figures.canvas import (
+    Drawing,
+    legend_above,
+    legend_beside,
+    note_below,
+    sheet,
+    title,
+)
+from fnsft.reporting.labels import (
+    ModelLabels,
+    counted,
+    run_labels,
+    shared_fraction,
+    task_labels,
+)
 from fnsft.reporting.style import NOTE_POINTS, PAGE_INCHES, LineStyle, style_of
 
-PANEL_INCHES = (2.9, 3.2)
-LEGEND_INCHES = 1.6
+ALONE_INCHES, ROW_INCHES, EXTRA_INCHES = 3.4, 2.1, 1.0
+MOST_ACROSS = 3
+MARKS, MARK_POINTS = 6, 3.0  # on the way to the best epoch, whose mark is larger and filled
 
 
 def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
@@ -25,11 +42,13 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     trainings = [labels.training(read_training(path)) for path in paths]
     panels = panels_of(trainings, labels.settings(settings))
     curves = sum(len(panel.curves) for panel in panels)
-    return Drawing(draw(panels), f"{len(panels)} models, {curves} curves")
+    models = {panel.model for panel in panels}
+    figure = draw(panels, task_labels(settings))
+    return Drawing(figure, f"{len(models)} models, {len(panels)} panels, {curves} curves")
 
 
-def draw(panels: Sequence[Panel]) -> Figure:
-    """Draw the panels side by side with one legend outside.
+def draw(panels: Sequence[Panel], tasks: dict[str, str]) -> Figure:
+    """Draw the panels, a row a model where there are several tasks; ``tasks`` are their labels.
 
     The x axis counts epochs: a GMT run makes fewer optimizer steps from the same samples.
     Perplexity is on a logarithmic axis, where equal distances are equal ratios of it.
@@ -37,48 +56,80 @@ def draw(panels: Sequence[Panel]) -> Figure:
     curves = [curve for panel in panels for curve in panel.curves]
     methods = list(dict.fromkeys(curve.method for curve in curves))
     fractions = sorted({curve.fraction for curve in curves if curve.fraction is not None})
-    width, height = PANEL_INCHES
-    page = min(PAGE_INCHES, width * len(panels) + LEGEND_INCHES)
-    figure, axes = sheet(1, len(panels), page, height)
+    runs = [(curve.method, curve.fraction) for curve in curves]
+    names = run_labels(runs)
+    figure, axes = _panels_on_sheet(panels)
     handles = {}
-    for panel, ax in zip(panels, axes[0], strict=True):
-        for curve in panel.curves:
+    for panel, ax in axes:
+        for place, curve in enumerate(panel.curves):
             style = style_of(curve.method, curve.fraction, methods, fractions)
-            name = run_label(curve.method, curve.fraction)
-            handles[name] = _draw_curve(ax, curve, style)
+            handles[names[curve.method, curve.fraction]] = _draw_curve(ax, curve, style, place)
         _finish(ax, panel)
-    axes[0, 0].set_ylabel("validation perplexity (log scale)")
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside right center",
-        handlelength=3,
-        title=_legend_title(curves),
-        alignment="left",
-    )
+        title(ax, _title(panel, panels, tasks))
+    beside = legend_beside if len(panels) == 1 else legend_above
+    beside(figure, handles)
+    note_below(figure, _note(curves, panels, tasks) + shared_fraction(runs))
     return figure
 
 
-def _draw_curve(ax: Axes, curve: Curve, style: LineStyle) -> Line2D:
-    """Draw the mean with markers at best epochs, and the range of the seeds as a band."""
+def _panels_on_sheet(panels: Sequence[Panel]) -> tuple[Figure, list[tuple[Panel, Axes]]]:
+    """Return a sheet and the panel of each of its axes; what is missing of a row stays empty."""
+    models = list(dict.fromkeys(panel.model for panel in panels))
+    parts = list(dict.fromkeys(panel.part for panel in panels))
+    n_across = len(parts)
+    places = [n_across * models.index(p.model) + parts.index(p.part) for p in panels]
+    if n_across == 1:
+        n_across = len(models) if len(models) <= MOST_ACROSS else 2
+    n_rows = -(-(max(places) + 1) // n_across)
+    height = ALONE_INCHES if len(panels) == 1 else ROW_INCHES * n_rows + EXTRA_INCHES
+    figure, axes = sheet(n_rows, n_across, PAGE_INCHES, height)
+    drawn = [(panel, axes.flat[place]) for panel, place in zip(panels, places, strict=True)]
+    for place in {*range(axes.size)} - {*places}:
+        axes.flat[place].set_axis_off()
+    for row in axes:
+        row[0].set_ylabel("validation perplexity")
+    return figure, drawn
+
+
+def _title(panel: Panel, panels: Sequence[Panel], tasks: dict[str, str]) -> str:
+    """Name a panel by its model and, where they differ, its task and stage."""
+    words = [panel.model]
+    if len({other.task for other in panels}) > 1:
+        words.append(tasks.get(panel.task, panel.task))
+    if len({other.stage for other in panels}) > 1:
+        words.append(f"stage {panel.stage}")
+    return ", ".join(words)
+
+
+def _draw_curve(ax: Axes, curve: Curve, style: LineStyle, place: int) -> Line2D:
+    """Draw the mean with filled marks at best epochs, and the range of the seeds as a band.
+
+    Hollow marks on the way begin elsewhere in every curve, so that those of near ones show.
+    """
     if curve.n_seeds > 1:
         ax.fill_between(
             curve.epochs, curve.low, curve.high, color=style.colour, alpha=0.08, linewidth=0
         )
+    best = [(curve.epochs[i], curve.mean[i]) for i in curve.best]
+    ax.plot(*zip(*best, strict=True), color=style.colour, marker=style.marker, linestyle="none")
+    every = max(1, len(curve.epochs) // MARKS)
     (line,) = ax.plot(
         curve.epochs,
         curve.mean,
         color=style.colour,
         linestyle=style.line,
         marker=style.marker,
+        markersize=MARK_POINTS,
         markerfacecolor="white",
-        markevery=list(curve.best),
+        markeredgewidth=0.7,
+        markevery=[
+            i for i in range(place % every, len(curve.epochs), every) if i not in curve.best
+        ],
     )
     return line
 
 
 def _finish(ax: Axes, panel: Panel) -> None:
-    title(ax, panel.model)
     ax.set_xlabel("epochs")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_yscale("log")
@@ -112,8 +163,10 @@ def _zoom(ax: Axes, panel: Panel) -> None:
     )
 
 
-def _legend_title(curves: Sequence[Curve]) -> str:
-    seeds = sorted({curve.n_seeds for curve in curves})
-    if seeds == [1]:
-        return "one seed; mark: best epoch"
-    return f"line: mean of {counted(seeds)} seeds\nband: lowest to highest\nmark: best epoch"
+def _note(curves: Sequence[Curve], panels: Sequence[Panel], tasks: dict[str, str]) -> str:
+    """Say what lines, bands and marks are, of how many seeds; and whose the only task is."""
+    seeds = counted(curve.n_seeds for curve in curves)
+    names = dict.fromkeys(panel.task for panel in panels)
+    task = f"{tasks.get(next(iter(names)), next(iter(names)))}. " if len(names) == 1 else ""
+    over = "one seed" if seeds == "1" else f"mean of {seeds} seeds; band: lowest to highest"
+    return f"{task}Line: {over}. Filled mark: best epoch. Logarithmic scale."

@@ -13,16 +13,17 @@ from fnsft.artifacts.records import Record, read_records
 from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Key
-from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below
+from fnsft.reporting.figures.canvas import Drawing, note_below
 from fnsft.reporting.figures.trade_off import (
     Point,
     draw_errors,
     kept_note,
     panels,
     point_of,
+    put_legend,
     styles_of,
 )
-from fnsft.reporting.labels import ModelLabels, counted, run_label
+from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction, task_labels
 from fnsft.reporting.scores import scores_of
 from fnsft.reporting.style import LINES, NOTE_POINTS
 from fnsft.reporting.trade_off import Outcomes, outcomes_of
@@ -42,7 +43,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     scores = scores_of([r for found in by_rate.values() for r in found], labels.settings(settings))
     order = (*scores.methods, *settings.controls)
     found = {
-        rate: outcomes_of(scores_of(records, labels.settings(settings)))
+        rate: outcomes_of(scores_of(records, labels.settings(settings)), task_labels(settings))
         for rate, records in by_rate.items()
     }
     curves: dict[Key, dict[float, Point]] = {}
@@ -58,12 +59,15 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     figure, axes = panels(scores.models, first)
     handles: dict[str, Any] = {}
     styles = styles_of(curves, settings.controls)
+    cells = [key[1:] for key in curves]
+    names = run_labels(cells)
     for model, ax in zip(scores.models, axes, strict=True):
         for place, (key, points) in enumerate((k, p) for k, p in curves.items() if k[0] == model):
             look = styles[key[1:]] | {"linestyle": LINES[place % len(LINES)]}
-            handles[run_label(*key[1:])] = _draw_curve(ax, points, look)
-    legend_above(figure, handles, entry_inches=1.7)
-    note_below(figure, _note(list(found.values()), bool(settings.controls)))
+            handles[names[key[1:]]] = _draw_curve(ax, points, look)
+    put_legend(figure, handles, len(axes))
+    words = _note(list(found.values()), bool(settings.controls))
+    note_below(figure, words + shared_fraction(cells))
     return Drawing(figure, f"{len(scores.models)} models, {len(curves)} curves, {len(found)} rates")
 
 
@@ -94,7 +98,7 @@ def rate_text(rate: float) -> str:
 def _note(found: Sequence[Outcomes], controls: bool) -> str:
     """Say what points and lines are."""
     seeds = counted(len(runs) for outcomes in found for runs in outcomes.runs.values())
-    what = "one seed" if seeds == "1" else f"mean of {seeds} seeds, bars: standard deviation"
+    what = "one seed" if seeds == "1" else f"mean of {seeds} seeds; bars: standard deviation"
     hollow = " Hollow: controls." if controls else ""
     return (
         f"Point: {what}; line: in the order of the last stage's learning rate, whose lowest and "

@@ -25,7 +25,7 @@ from fnsft.reporting.figures.canvas import (
     title,
 )
 from fnsft.reporting.labels import BASELINE_LABEL, SOURCE_LABELS, counted
-from fnsft.reporting.style import GREY, PAGE_INCHES, PARAMETERS_STYLE, SOURCE_STYLES, LineStyle
+from fnsft.reporting.style import GREY, PARAMETERS_STYLE, SOURCE_STYLES, LineStyle
 
 ROW_INCHES, LEGEND_INCHES = 1.5, 0.8
 EDGES = np.linspace(0, HIGHEST, BINS + 1)
@@ -132,7 +132,7 @@ def draw(panels: Sequence[Panel], n_files: int) -> Figure:
     figure, axes = sheet(
         len(SCORES),
         n_layers,
-        min(PAGE_INCHES, 1.2 + 1.6 * n_layers),
+        1.2 + 1.6 * n_layers,
         ROW_INCHES * len(SCORES) + LEGEND_INCHES,
         sharex="row",
         sharey="row",

@@ -16,8 +16,15 @@ from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import by_cell
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
-from fnsft.reporting.labels import PARAMETER_LABELS, ModelLabels, counted, in_order, run_label
-from fnsft.reporting.style import PAGE_INCHES, LineStyle, style_of
+from fnsft.reporting.labels import (
+    PARAMETER_LABELS,
+    ModelLabels,
+    counted,
+    in_order,
+    run_labels,
+    shared_fraction,
+)
+from fnsft.reporting.style import COLUMN_INCHES, LineStyle, style_of
 
 PANEL_INCHES = 2.4
 
@@ -108,17 +115,19 @@ def draw(lines: Sequence[SweepLine]) -> Drawing:
     models = list(dict.fromkeys(line.model for line in lines))
     methods = list(dict.fromkeys(line.method for line in lines))
     fractions = sorted({line.fraction for line in lines if line.fraction is not None})
-    width = min(PAGE_INCHES, 3.2 * len(axes) + 0.5)
+    width = COLUMN_INCHES * len(axes)
     figure, panels = sheet(
         len(models), len(axes), width, PANEL_INCHES * len(models) + 0.6, sharey="row"
     )
+    runs = [(line.method, line.fraction) for line in lines]
+    names = run_labels(runs)
     handles = {}
     for row, model in zip(panels, models, strict=True):
         for ax, axis in zip(row, axes, strict=True):
             here = [line for line in lines if (line.model, line.axis) == (model, axis)]
             for line in here:
                 style = style_of(line.method, line.fraction, methods, fractions)
-                handles[run_label(line.method, line.fraction)] = _draw_line(ax, line, style)
+                handles[names[line.method, line.fraction]] = _draw_line(ax, line, style)
             if not here:
                 ax.set_axis_off()
                 continue
@@ -127,7 +136,7 @@ def draw(lines: Sequence[SweepLine]) -> Drawing:
         row[0].set_ylabel("best validation perplexity")
     legend_above(figure, handles)
     points = [point for line in lines for point in line.points]
-    note_below(figure, _note(points))
+    note_below(figure, _note(points) + shared_fraction(runs))
     return Drawing(figure, f"{len(axes)} axes, {len(lines)} lines, {len(points)} points")
 
 

@@ -17,14 +17,28 @@ from matplotlib.lines import Line2D
 from fnsft.artifacts.records import read_records
 from fnsft.config.stages import FigureSettings
 from fnsft.reporting.cells import Key
-from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
+from fnsft.reporting.figures.canvas import (
+    Drawing,
+    legend_above,
+    legend_beside,
+    note_below,
+    sheet,
+    title,
+)
 from fnsft.reporting.grid import deviation_of
-from fnsft.reporting.labels import ModelLabels, counted, label_of, run_label
+from fnsft.reporting.labels import (
+    ModelLabels,
+    counted,
+    label_of,
+    run_labels,
+    shared_fraction,
+    task_labels,
+)
 from fnsft.reporting.scores import PERPLEXITY, scores_of
 from fnsft.reporting.style import DASHED, GREY, PAGE_INCHES, LineStyle, nth_style
 from fnsft.reporting.trade_off import NEVER, Outcome, Outcomes, outcomes_of, pareto_front
 
-PANEL_INCHES, EXTRA_INCHES = (4.2, 2.9), 1.0
+ALONE_INCHES, ROW_INCHES, EXTRA_INCHES = 3.7, 2.6, 1.2
 LABEL_LETTERS = 36
 SEVERAL = "at several rates"
 FRONT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "drawstyle": "steps-pre", "zorder": 1}
@@ -46,24 +60,27 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     labels = ModelLabels.of(settings)
     records = [labels.row(record) for record in read_records(paths)]
     scores = scores_of(records, labels.settings(settings))
-    outcomes = outcomes_of(scores)
+    outcomes = outcomes_of(scores, task_labels(settings))
     order = (*scores.methods, *settings.controls)
     points = {key: point_of(runs, outcomes) for key, runs in outcomes.runs.items()}
     points = dict(sorted(points.items(), key=lambda p: (order.index(p[0][1]), p[0][2] or 0)))
     figure, axes = panels(scores.models, outcomes)
     handles: dict[str, Any] = {}
     styles = styles_of(points, settings.controls)
+    runs = [key[1:] for key in points]
+    names = run_labels(runs)
     for model, ax in zip(scores.models, axes, strict=True):
         own = {key: point for key, point in points.items() if key[0] == model}
         for key, point in own.items():
             look = styles[key[1:]]
             draw_errors(ax, [point], look)
-            handles[run_label(*key[1:])] = ax.plot([point.x], [point.y], **look)[0]
+            handles[names[key[1:]]] = ax.plot([point.x], [point.y], **look)[0]
         curve = [point for key, point in own.items() if key[1] in settings.curve]
         handles |= _draw_lines(ax, list(own.values()), curve, outcomes, settings.curve[:1])
-    legend_above(figure, handles, entry_inches=1.7, handle_letters=2)
+    put_legend(figure, handles, len(axes))
     joined = any(name.endswith(SEVERAL) for name in handles)
-    note_below(figure, note(outcomes, bool(settings.controls), joined))
+    words = note(outcomes, bool(settings.controls), joined)
+    note_below(figure, words + shared_fraction(runs))
     return Drawing(figure, f"{len(scores.models)} models, {len(points)} points")
 
 
@@ -78,12 +95,10 @@ def point_of(runs: Mapping[int | None, Outcome], outcomes: Outcomes) -> Point:
 
 def panels(models: Sequence[str], outcomes: Outcomes) -> tuple[Any, list[Axes]]:
     """Return a sheet with a panel a model, its axes named."""
-    width, height = PANEL_INCHES
     columns = min(len(models), 2)
     rows = -(-len(models) // columns)
-    figure, axes = sheet(
-        rows, columns, min(PAGE_INCHES, width * columns + 0.8), height * rows + EXTRA_INCHES
-    )
+    height = ALONE_INCHES if len(models) == 1 else ROW_INCHES * rows + EXTRA_INCHES
+    figure, axes = sheet(rows, columns, PAGE_INCHES, height)
     for model, ax in zip(models, axes.flat, strict=False):
         title(ax, model)
         ax.set_xlabel(f"learned: {outcomes.learned}")
@@ -95,6 +110,11 @@ def panels(models: Sequence[str], outcomes: Outcomes) -> tuple[Any, list[Axes]]:
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
     return figure, list(axes.flat[: len(models)])
+
+
+def put_legend(figure: Any, handles: dict[str, Any], n_panels: int) -> None:
+    """Put the legend beside a panel that is alone, else above all."""
+    (legend_beside if n_panels == 1 else legend_above)(figure, handles, handle_letters=2)
 
 
 def styles_of(
@@ -153,12 +173,12 @@ def _draw_lines(
 def note(outcomes: Outcomes, controls: bool, joined: bool) -> str:
     """Say what points, bars, hollow marks and lines are."""
     seeds = counted(len(runs) for runs in outcomes.runs.values())
-    what = "one seed" if seeds == "1" else f"mean of {seeds} seeds, bars: standard deviation"
+    what = "one seed" if seeds == "1" else f"mean of {seeds} seeds; bars: standard deviation"
     hollow = " Hollow: controls." if controls else ""
-    rates = " Dashed: the rates of one method that no other of its rates reaches in both."
+    rates = " Dashed: one method's learning rates, without those that another beats in both."
     return (
         f"Point: {what}; after the last stage; up and to the right is better.{kept_note(outcomes)}"
-        f"{hollow} Pareto front: means that no other reaches in both, controls included."
+        f"{hollow} Pareto front: no other point, controls included, is as good in both."
         f"{rates if joined else ''}"
     )
 

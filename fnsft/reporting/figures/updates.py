@@ -23,11 +23,11 @@ from fnsft.artifacts.training import TrainingRecord, read_training
 from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Key, by_cell, name_of
-from fnsft.reporting.figures.canvas import Drawing, note_below, sheet, title
+from fnsft.reporting.figures.canvas import Drawing, fitted, note_below, sheet, title
 from fnsft.reporting.labels import ModelLabels, counted, in_order, label_of
-from fnsft.reporting.style import NOTE_POINTS, PAGE_INCHES
+from fnsft.reporting.style import NOTE_POINTS
 
-PANEL_INCHES, SIDE_INCHES, NOTE_INCHES = (1.2, 1.35), 1.2, 0.6
+PANEL_INCHES, SIDE_INCHES, NOTE_INCHES = (1.2, 1.5), 1.2, 0.7
 BINS = 100  # of sorted neurons, across a panel
 COLOURS = "viridis"
 NEAR = 0.1
@@ -123,8 +123,7 @@ def draw(panels: Sequence[Panel]) -> Figure:
     rows = list(dict.fromkeys((panel.model, panel.fraction) for panel in panels))
     columns = list(dict.fromkeys(panel.method for panel in panels))
     width, height = PANEL_INCHES
-    page = min(PAGE_INCHES, width * len(columns) + SIDE_INCHES)
-    size = page, height * len(rows) + NOTE_INCHES
+    size = width * len(columns) + SIDE_INCHES, height * len(rows) + NOTE_INCHES
     figure, axes = sheet(len(rows), len(columns), *size, sharex=True, sharey="row")
     tell = len({panel.model for panel in panels}) > 1
     tops = {panel.method: panel for panel in reversed(panels)}
@@ -137,7 +136,7 @@ def draw(panels: Sequence[Panel]) -> Figure:
                 continue
             image = _draw_panel(ax, panel)
             if panel is tops[panel.method]:
-                title(ax, label_of(panel.method))
+                title(ax, fitted(label_of(panel.method), figure, len(columns) + 1))
         first = next(ax for ax, panel in here if panel)
         first.set_ylabel(_row_label(*row, tell))
         first.tick_params(labelleft=True)
@@ -166,7 +165,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> AxesImage:
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "50", "100"])
     ax.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    ax.set_xlabel(f"Gini {_spread(panel.gini)}", fontsize=NOTE_POINTS)
+    ax.set_xlabel(f"neurons, %\nGini {_spread(panel.gini)}", fontsize=NOTE_POINTS)
     return image
 
 
@@ -197,7 +196,7 @@ def _note(panels: Sequence[Panel]) -> str:
     steps = counted(steps for panel in panels for steps in panel.recorded_steps)
     runs = "one run" if seeds == "1" else f"runs of {seeds} seeds"
     return (
-        "Across: a layer's neurons in percent, sorted by the share of their weights that passed; "
+        "Across: a layer's neurons, sorted by the share of their weights that passed; "
         f"mean of {steps} recorded steps, {runs} a panel. Between the lines: less than {NEAR:g} "
         "from the layer's share, which all would have if the mask favoured none (on the scale: "
         "a line a panel). Gini: mean of the layers, below it their range."
