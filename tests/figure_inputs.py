@@ -1,6 +1,8 @@
 """Small hand-made inputs of every kind of figure."""
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +29,8 @@ from fnsft.artifacts.scores import (
 from fnsft.artifacts.statistics import TokenStatistics, write_statistics
 from fnsft.artifacts.telemetry import MaskRecord, write_masks, write_neuron_updates
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
+from fnsft.config.stages import FigureKind, FigureSettings
+from fnsft.reporting.labels import MEASURE_LABELS
 
 SOURCES: tuple[Source, ...] = get_args(Source)
 SCALED = {"model": 3.0, "random-init": 2.0, "token-shuffled": 1.0}
@@ -166,3 +170,94 @@ def inputs(tmp_path: Path) -> dict[str, list[str]]:
         "trade-off": joined_runs,
         "rates": [*joined_runs, *joined_runs, *sweep_flags[-5:]],
     }
+
+
+MODELS = {
+    "a": "DeepSeek-R1-Distill-Llama-8B",
+    "b": "Llama-3.1-8B-Instruct",
+    "c": "Mistral-7B-v0.1",
+    "d": "Qwen3-4B-Base",
+}
+METHODS = ("random", "highest", "gmt", "collab-cluster", "collab-cluster-l0.7", "cluster-shuffled")
+
+
+def crowded(kind: FigureKind, folder: Path) -> tuple[list[Path], FigureSettings]:
+    """Inputs of a kind as large as the papers' selections, with their longest names."""
+    settings = FigureSettings(kind=kind, models=tuple(MODELS), model_labels=tuple(MODELS.values()))
+    made: dict[str, Callable[[Path, str], list[Path]]] = {
+        **dict.fromkeys(("perplexity", "updates", "telemetry", "sweep"), crowded_runs),
+        **dict.fromkeys(("agreement", "structure", "overlap", "networks-clusters"), all_measures),
+        **dict.fromkeys(("bars", "trade-off", "rates"), all_records),
+        "scores": all_histograms,
+    }
+    if kind in made:
+        paths = [path for model in MODELS for path in made[kind](folder, model)]
+    else:
+        paths = [one_file(kind, folder, model) for model in MODELS]
+    if kind in ("updates", "telemetry"):
+        paths = [path for path in paths if "code" not in path.name]
+    if kind == "telemetry":
+        paths = [path for path in paths if "0.5" in path.name]
+    if kind == "sweep":
+        paths = [path for path in paths if "code" not in path.name and "gmt" in path.name]
+        half = len(paths) // 2
+        values = (2.0, 20.0) * half
+        return paths, replace(settings, axes=("k", "beta") * half, values=values)
+    if kind == "rates":
+        return paths, replace(settings, values=(1e-5,) * len(paths))
+    if kind == "clusters":
+        return paths, replace(settings, layers=(0,))
+    return paths, settings
+
+
+def crowded_runs(folder: Path, model: str) -> list[Path]:
+    """Runs of two tasks, of every method at two fractions, with records of their masks."""
+    paths = []
+    for task, method, fraction in itertools.product(("math", "code"), METHODS, (0.5, 0.7)):
+        run = training(method, 0, 1.2 + fraction, task, fraction)
+        run = replace(run, run=replace(run.run, model=model))
+        share = np.random.default_rng(0).random((4, 60))
+        paths.append(
+            Path(write_updates(folder / f"{model}-{task}-{method}-{fraction}", run, share))
+        )
+    return paths
+
+
+def all_measures(folder: Path, model: str) -> list[Path]:
+    """Every measure that a figure shows."""
+    names = [*MEASURE_LABELS, "best_iou_chance", *(f"gradient_energy_{m}" for m in METHODS[:2])]
+    names += [f"mask_shared_with_{m}" for m in ("highest", "shuffled", "random")]
+    write_measures(folder / f"{model}.jsonl", measures_of(names, model, 32))
+    return [folder / f"{model}.jsonl"]
+
+
+def all_records(folder: Path, model: str) -> list[Path]:
+    """Every run of a sequence."""
+    write_records(folder / f"{model}.jsonl", joined(seeds=(0, 1), model=model))
+    return [folder / f"{model}.jsonl"]
+
+
+def all_histograms(folder: Path, model: str) -> list[Path]:
+    """The histograms of a model and its controls."""
+    paths = [folder / f"{model}-{source}.safetensors" for source in SOURCES]
+    for source, path in zip(SOURCES, paths, strict=True):
+        write_histograms(path, histogram(0, source), "m")
+    return paths
+
+
+def one_file(kind: FigureKind, folder: Path, model: str) -> Path:
+    """The only file that a kind reads of a model."""
+    path = folder / f"{model}.safetensors"
+    if kind == "activations":
+        path = folder / model
+        write_dump(path, np.random.default_rng(0).normal(size=(4, 90, 8)), 40)
+    elif kind == "influence":
+        write_statistics(path, statistics_of(np.arange(2_000)), "m")
+    elif kind == "clusters":
+        write_clusters(path, Clusters([layer_clusters([20, 12, 9], 2)], 43), "m")
+    elif kind in ("connectivity", "coverage"):
+        write_networks(path, networks_of(), "m")
+    else:
+        path = folder / f"{model}.jsonl"
+        write_lesions(path, lesions_of(model, (0, 1)))
+    return path

@@ -22,6 +22,7 @@ from figure_inputs import (
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
+from PIL import Image
 
 from fnsft.artifacts.activations import open_dump
 from fnsft.artifacts.clusters import Clusters, write_clusters
@@ -54,6 +55,7 @@ from fnsft.reporting.figures import (
 )
 from fnsft.reporting.figures.by_layer import columns_of
 from fnsft.reporting.figures.canvas import chosen_layers, evenly_spaced
+from fnsft.reporting.style import COLUMN_INCHES, PAGE_INCHES
 
 
 def figure(kind: str, words: list[str], output: Path) -> int:
@@ -69,7 +71,7 @@ def note(figure: Figure) -> str:
 
 
 @pytest.mark.parametrize("kind", get_args(FigureKind))
-def test_every_kind_is_drawn_to_both_files_and_the_same_bytes_again(
+def test_every_kind_is_drawn_to_the_same_bytes_with_its_fonts_and_without_a_date(
     inputs: dict[str, list[str]], tmp_path: Path, kind: str
 ) -> None:
     drawn = []
@@ -77,7 +79,14 @@ def test_every_kind_is_drawn_to_both_files_and_the_same_bytes_again(
         assert figure(kind, inputs[kind], tmp_path / f"{name}.pdf") == 0
         drawn.append([(tmp_path / f"{name}.{end}").read_bytes() for end in ("pdf", "png")])
     assert drawn[0] == drawn[1]
-    assert drawn[0][0].startswith(b"%PDF") and drawn[0][1].startswith(b"\x89PNG")
+    pdf = drawn[0][0]
+    n_fonts = pdf.count(b"/Type /FontDescriptor")
+    assert n_fonts and pdf.count(b"/FontFile2") == n_fonts, "fonts are embedded"
+    assert not any(word in pdf for word in (b"/Type3", b"CreationDate", b"ModDate"))
+    with Image.open(tmp_path / "one.png") as image:
+        assert min(image.info["dpi"]) >= 199.9
+        inches = image.width / image.info["dpi"][0]
+    assert min(abs(inches - width) for width in (COLUMN_INCHES, PAGE_INCHES)) < 0.01
     manifest = read_json(tmp_path / "one.pdf.manifest.json")
     assert manifest["settings"]["kind"] == kind
     assert set(manifest["inputs"]) == {word for word in inputs[kind] if str(tmp_path) in word}

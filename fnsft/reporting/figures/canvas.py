@@ -25,7 +25,7 @@ from fnsft.reporting.style import (
 )
 
 SPREAD_LAYERS = 4
-NOTE_LETTERS_AN_INCH, TITLE_LETTERS_AN_INCH = 19, 12.5
+NOTE_LETTERS_AN_INCH, TITLE_LETTERS_AN_INCH, ROW_LABEL_LETTERS = 19, 10, 18
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,26 @@ def note_below(figure: Figure, note: str) -> None:
 
 
 def title(ax: Axes, text: str) -> None:
-    """Write a panel's title."""
-    ax.set_title(text, loc="left", fontweight="bold")
+    """Write a panel's title, in as many lines as it needs beside its neighbours'."""
+    grid = ax.get_subplotspec()
+    assert grid is not None
+    letters = (
+        TITLE_LETTERS_AN_INCH
+        * ax.figure.bbox.width
+        / ax.figure.get_dpi()
+        / grid.get_gridspec().ncols
+    )
+    ax.set_title(_wrapped(text, int(letters)), loc="left", fontweight="bold")
 
 
-def fitted(text: str, figure: Figure, n_across: int) -> str:
-    """Wrap a title so that ``n_across`` of them fit beside each other."""
-    letters = int(TITLE_LETTERS_AN_INCH * figure.get_figwidth() / n_across)
-    return textwrap.fill(text, max(letters, 1), break_long_words=False)
+def row_label(ax: Axes, text: str) -> None:
+    """Write what a row of panels shows to its left, upright, where rows are low."""
+    words = "\n".join(_wrapped(line, ROW_LABEL_LETTERS) for line in text.split("\n"))
+    ax.set_ylabel(words, rotation=0, ha="right", va="center", ma="right")
+
+
+def _wrapped(text: str, letters: int) -> str:
+    return textwrap.fill(text, letters, break_long_words=False)
 
 
 def plain_log(axis: Any) -> None:

@@ -98,6 +98,7 @@ def draw(panels: Sequence[Panel], tell: bool) -> Figure:
         height_ratios=(CURVES_INCHES, bars),
     )
     handles: dict[str, Line2D] = {}
+    wide = len(panels) <= 2
     for (upper, lower), panel in zip(axes.T, panels, strict=True):
         for place, influence in enumerate(panel.influences):
             style = nth_style(place)
@@ -110,7 +111,7 @@ def draw(panels: Sequence[Panel], tell: bool) -> Figure:
         upper.set_xscale("log")
         upper.set_ylim(0, 1.02)
         lower.set_ylim(len(betas) - 0.4, -0.6)
-        lower.set_xlabel("rank of the token (1: most frequent)")
+        lower.set_xlabel("rank of the token" + wide * " (1: most frequent)")
     axes[0, 0].set_ylabel("cumulated influence")
     axes[1, 0].set_yticks(range(len(betas)), [f"{beta:g}" for beta in betas])
     axes[1, 0].set_ylabel("β")

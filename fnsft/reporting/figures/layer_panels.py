@@ -18,6 +18,7 @@ from fnsft.reporting.figures.canvas import (
     legend_above,
     note_below,
     plain_log,
+    row_label,
     sheet,
     sheet_width,
     title,
@@ -27,7 +28,7 @@ from fnsft.reporting.style import COLUMN_INCHES, DASHED, GREY, LineStyle
 
 PANEL_INCHES, TITLED_INCHES, TALL_INCHES, LEGEND_INCHES = 1.2, 1.55, 2.0, 0.7
 FEW = 2  # panels that are drawn tall
-LETTERS_AN_INCH, LABEL_LETTERS = 13.5, 14  # of a title above, and of a label to the left
+LETTERS_AN_INCH = 13.5  # of a title above
 DECADE = 10
 MARKS = 8  # markers on a line, so that many layers stay readable
 
@@ -71,8 +72,7 @@ def draw(columns: dict[str, Column], panels: Sequence[PanelSpec], width: int) ->
         if not several:
             ax.set_title(_wrapped(panel.title, int(LETTERS_AN_INCH * page / n_across)), loc="left")
         elif place % n_across == 0:
-            words = _wrapped(panel.title, LABEL_LETTERS)
-            ax.set_ylabel(words, rotation=0, ha="right", va="center", ma="right")
+            row_label(ax, panel.title)
         if several and place < n_across:
             title(ax, name)
     for ax in axes.flat[len(cells) :]:

@@ -1,4 +1,4 @@
-"""Histograms of Score / Null over unseen tokens: a column of panels a layer, a row a score.
+"""Histograms of Score / Null over unseen tokens: a column a layer, a row a model and score.
 
 Every source has a line, the sum of its files; the model also one of the clusters of its
 parameters. At 1, the Null, a token's neurons fall into clusters as if drawn at random.
@@ -57,8 +57,12 @@ LINES = (*(LineKey(source) for source in SOURCE_LABELS), LineKey("model", "param
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One layer and score: tokens in every bin, [BINS + 1] int64, the last one's beyond."""
+    """One layer and score: tokens in every bin, [BINS + 1] int64, the last one's beyond.
 
+    ``name`` is its model's.
+    """
+
+    name: str
     layer: int
     score: str
     counts: dict[LineKey, np.ndarray]
@@ -66,13 +70,25 @@ class Panel:
 
 def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     """Read histograms, sum those of a source, draw."""
-    panels = panels_of([read_histograms(path) for path in paths], settings.layers)
-    layers = {panel.layer for panel in panels}
-    return Drawing(draw(panels, len(paths)), f"{len(layers)} layers, {len(paths)} histograms")
+    names = settings.model_labels or settings.models or ("",)
+    if len(paths) % len(names):
+        raise InputError(
+            f"models: expected as many histograms of each of {len(names)}, found {len(paths)}"
+        )
+    found = [read_histograms(path) for path in paths]
+    each = len(paths) // len(names)
+    panels = [
+        panel
+        for place, name in enumerate(names)
+        for panel in panels_of(found[each * place : each * (place + 1)], settings.layers, name)
+    ]
+    return Drawing(draw(panels, len(paths)), f"{len(names)} models, {len(paths)} histograms")
 
 
-def panels_of(histograms: Sequence[ScoreHistograms], layers: Sequence[int] = ()) -> list[Panel]:
-    """Sum the histograms of every source; panels by score, then layer.
+def panels_of(
+    histograms: Sequence[ScoreHistograms], layers: Sequence[int] = (), name: str = ""
+) -> list[Panel]:
+    """Sum the histograms of every source of a model; panels by score, then layer.
 
     Raises
     ------
@@ -91,7 +107,7 @@ def panels_of(histograms: Sequence[ScoreHistograms], layers: Sequence[int] = ())
         )
     chosen = chosen_layers(layers, max(numbers), "scores")
     panels = [
-        Panel(layer, score, _counts(histograms, layer, score))
+        Panel(name, layer, score, _counts(histograms, layer, score))
         for score in SCORES
         for layer in chosen
     ]
@@ -127,29 +143,34 @@ def shown_bins(panels: Sequence[Panel]) -> tuple[int, int]:
 
 
 def draw(panels: Sequence[Panel], n_files: int) -> Figure:
-    """Draw a row of panels a score, a column a layer."""
-    n_layers = len(panels) // len(SCORES)
+    """Draw a row of panels a model and score, a column a layer."""
+    rows: dict[tuple[str, str], list[Panel]] = {}
+    for panel in panels:
+        rows.setdefault((panel.name, panel.score), []).append(panel)
+    n_layers = max(map(len, rows.values()))
     figure, axes = sheet(
-        len(SCORES),
+        len(rows),
         n_layers,
         1.2 + 1.6 * n_layers,
-        ROW_INCHES * len(SCORES) + LEGEND_INCHES,
+        ROW_INCHES * len(rows) + LEGEND_INCHES,
         sharex="row",
         sharey="row",
     )
     handles: dict[str, Line2D] = {}
     outside: dict[LineKey, int] = dict.fromkeys(LINES, 0)
-    for row, score in zip(axes, SCORES, strict=True):
-        here = [panel for panel in panels if panel.score == score]
+    tell = len(rows) > len(SCORES)
+    for row, ((name, score), here) in zip(axes, rows.items(), strict=True):
         first, last = shown_bins(here)
-        for ax, panel in zip(row, here, strict=True):
+        for ax in row[len(here) :]:
+            ax.set_axis_off()
+        for ax, panel in zip(row, here, strict=False):
             _draw_panel(ax, panel, first, last, handles)
             for line, counts in panel.counts.items():
                 outside[line] += int(counts.sum() - counts[first:last].sum())
         row[0].set_ylim(bottom=0)
         row[0].set_ylabel(f"{score} score\nshare of tokens")
-    for ax, panel in zip(axes[0], panels, strict=False):
-        title(ax, f"layer {panel.layer}")
+        for ax, panel in zip(row, here if score == SCORES[0] else (), strict=False):
+            title(ax, f"{name}, layer {panel.layer}" if tell else f"layer {panel.layer}")
     for ax in axes[-1]:
         ax.set_xlabel("Score / Null")
     legend_above(

@@ -20,7 +20,7 @@ from fnsft.artifacts.training import TrainingRecord, read_training
 from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Key, by_cell
-from fnsft.reporting.figures.canvas import Drawing, fitted, note_below, sheet, title
+from fnsft.reporting.figures.canvas import Drawing, note_below, row_label, sheet, title
 from fnsft.reporting.labels import ModelLabels, counted, in_order, label_of
 from fnsft.reporting.style import GREY, HATCH, PAGE_INCHES, PALE_GREY
 
@@ -135,10 +135,9 @@ def draw(panels: Sequence[Panel], seeds: str, sampled: str) -> Figure:
                 image = _draw_panel(ax, panel)
             else:
                 _leave_empty(ax)
-        words = _row_label(row, rows)
-        ax_row[0].set_ylabel(words, rotation=0, ha="right", va="center", ma="right")
+        row_label(ax_row[0], _row_words(row, rows))
     for ax, method in zip(axes[0], columns, strict=True):
-        title(ax, fitted(label_of(method), figure, len(columns) + 2))
+        title(ax, label_of(method))
     for ax in axes[-1]:
         ax.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="share", shrink=min(1, 2 / len(rows)), pad=0.02)
@@ -170,14 +169,14 @@ def _leave_empty(ax: Axes) -> None:
     ax.patch.set(hatch=HATCH, edgecolor=GREY, linewidth=0)
 
 
-def _row_label(
+def _row_words(
     row: tuple[str, float | None, str], rows: Sequence[tuple[str, float | None, str]]
 ) -> str:
     """Name a row's quantity and, where they differ, its model and fraction."""
     model, fraction, quantity = row
     words = [model] if len({other[0] for other in rows}) > 1 else []
     words += [f"p = {fraction:g}"] if len({other[1] for other in rows}) > 1 and fraction else []
-    return "\n".join([*words, QUANTITIES[quantity], "by layer"])
+    return "\n".join([*words, QUANTITIES[quantity]])
 
 
 def _note(rows: Sequence[tuple[str, float | None, str]], seeds: str, sampled: str) -> str:
@@ -186,7 +185,7 @@ def _note(rows: Sequence[tuple[str, float | None, str]], seeds: str, sampled: st
     chance = f" p = {p:g}: random masks overlap by {p / (2 - p):.2f}." if p else ""
     runs = "one run" if seeds == "1" else f"runs of {seeds} seeds"
     return (
-        f"Mean of a layer's matrices, {runs}, from {sampled} sampled entries a matrix. Overlap: "
-        f"entries in both masks over entries in either (Jaccard).{chance} Hatched or white: not "
-        "defined."
+        f"Up: layers. Mean of a layer's matrices, {runs}, from {sampled} sampled entries a matrix. "
+        f"Overlap: entries in both masks over entries in either (Jaccard).{chance} Hatched or "
+        "white: not defined."
     )

@@ -23,7 +23,7 @@ from fnsft.artifacts.training import TrainingRecord, read_training
 from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Key, by_cell, name_of
-from fnsft.reporting.figures.canvas import Drawing, fitted, note_below, sheet, title
+from fnsft.reporting.figures.canvas import Drawing, note_below, row_label, sheet, title
 from fnsft.reporting.labels import ModelLabels, counted, in_order, label_of
 from fnsft.reporting.style import NOTE_POINTS
 
@@ -136,9 +136,9 @@ def draw(panels: Sequence[Panel]) -> Figure:
                 continue
             image = _draw_panel(ax, panel)
             if panel is tops[panel.method]:
-                title(ax, fitted(label_of(panel.method), figure, len(columns) + 1))
+                title(ax, label_of(panel.method))
         first = next(ax for ax, panel in here if panel)
-        first.set_ylabel(_row_label(*row, tell))
+        row_label(first, _row_words(*row, tell))
         first.tick_params(labelleft=True)
     _draw_scale(figure, axes, image, panels)
     note_below(figure, _note(panels))
@@ -180,7 +180,7 @@ def _draw_scale(
         bar.ax.axhline(level, color="black", linewidth=0.8)
 
 
-def _row_label(model: str, fraction: float | None, tell: bool) -> str:
+def _row_words(model: str, fraction: float | None, tell: bool) -> str:
     words = [model] if tell else []
     words += [] if fraction is None else [f"p = {fraction:g}"]
     return "\n".join([*words, "layer"])
