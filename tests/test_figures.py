@@ -3,6 +3,7 @@
 import itertools
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -33,13 +34,16 @@ from fnsft.artifacts.scores import (
     PARTITIONS,
     SCORES,
     ScoreHistograms,
+    write_histograms,
 )
 from fnsft.artifacts.statistics import TokenStatistics, write_statistics
 from fnsft.artifacts.storage import read_json
-from fnsft.artifacts.training import Run, TrainingRecord
+from fnsft.artifacts.telemetry import MaskRecord, write_masks
+from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
 from fnsft.config.stages import FigureKind, FigureSettings
 from fnsft.errors import InputError
+from fnsft.reporting.curves import panels_of
 from fnsft.reporting.figures import (
     activations,
     agreement,
@@ -48,13 +52,16 @@ from fnsft.reporting.figures import (
     influence,
     networks_clusters,
     overlap,
+    perplexity,
     scores,
     structure,
     sweep,
+    telemetry,
     updates,
 )
 from fnsft.reporting.figures.by_layer import columns_of
 from fnsft.reporting.figures.canvas import chosen_layers, evenly_spaced
+from fnsft.reporting.labels import run_labels, shared_fraction
 from fnsft.reporting.style import COLUMN_INCHES, PAGE_INCHES
 
 
@@ -366,6 +373,97 @@ def test_models_and_methods_of_updates_stand_in_the_order_of_the_settings(tmp_pa
     )
     figure = updates.drawing(paths, settings).figure
     assert list(images(figure)) == ["CollabMask, B", "Highest, B", "CollabMask, A", "Highest, A"]
+
+
+def staged(method: str, task: str, stage: int, model: str = "a") -> TrainingRecord:
+    found = training(method, 0, 1.0 + stage / 10, task, None)
+    return replace(found, run=replace(found.run, model=model, stage=stage))
+
+
+def test_validation_perplexity_has_a_row_a_model_and_a_column_a_task_or_stage() -> None:
+    runs = [staged("sft", "code", 2, "b"), staged("lora", "math", 1), staged("sft", "code", 2)]
+    runs.append(staged("sft", "math", 1))
+    found = panels_of(runs, FigureSettings(models=("a", "b"), methods=("sft", "lora")))
+    assert [(p.model, p.part, [c.method for c in p.curves]) for p in found] == [
+        ("a", (1, "math"), ["sft", "lora"]),
+        ("a", (2, "code"), ["sft"]),
+        ("b", (2, "code"), ["sft"]),
+    ]
+    figure = perplexity.draw(found, {"math": "Word problems"})
+    at = {ax.get_title(loc="left"): ax.get_subplotspec() for ax in panels(figure)}
+    places = {name: (spec.rowspan.start, spec.colspan.start) for name, spec in at.items() if spec}
+    assert places == {
+        "a, Word problems, stage 1": (0, 0),
+        "a, code, stage 2": (0, 1),
+        "b, code, stage 2": (1, 1),
+    }
+    tasks = FigureSettings(tasks=("math", "code"))
+    both = panels_of([staged("sft", "code", 1), staged("sft", "math", 1)], tasks)
+    assert [panel.task for panel in both] == ["math", "code"]
+
+
+def test_a_fraction_that_all_masked_methods_share_stands_in_the_note_alone() -> None:
+    runs = [("sft", None), ("collab", 0.5), ("gmt", 0.5)]
+    assert list(run_labels(runs).values()) == ["SFT", "CollabMask", "GMT"]
+    assert shared_fraction(runs) == " Masked methods: p\u00a0=\u00a00.5."
+    runs.append(("gmt", 0.7))
+    assert list(run_labels(runs).values())[1:] == [
+        *("CollabMask, p = 0.5", "GMT, p = 0.5", "GMT, p = 0.7"),
+    ]
+    assert shared_fraction(runs) == ""
+
+
+def test_telemetry_is_the_mean_over_matrices_and_seeds_and_empty_where_nothing_is(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    paths, records = [], []
+    for seed in (0, 1):
+        paths.append(tmp_path / str(seed))
+        paths[-1].mkdir()
+        write_training(paths[-1], training("collab", seed, 1.2))
+        rows = [
+            MaskRecord(step, layer, part, 0.7, None, step and rng.random(), rng.random(), None, 9)
+            for step, layer, part in itertools.product((0, 4, 8), range(3), ("gate", "down"))
+        ]
+        rows = [replace(row, jaccard_last=row.jaccard_last or None) for row in rows]
+        write_masks(paths[-1], rows)
+        records += rows
+    figure = telemetry.drawing(paths, FigureSettings(kind="telemetry")).figure
+    drawn = {ax.get_ylabel(): image for ax in figure.axes for image in ax.images[:1]}
+    last, highest = (np.ma.filled(image.get_array(), np.nan) for image in drawn.values())
+    assert [" ".join(name.split()) for name in drawn] == [
+        "overlap with the step before",
+        "overlap with the largest gradients",
+    ]
+    assert np.isnan(last[:, 0]).all()
+    for (layer, step), values in (((1, 4), last[1, 1]), ((2, 8), last[2, 2])):
+        here = [r.jaccard_last for r in records if (r.layer, r.step) == (layer, step)]
+        assert len(here) == 4 and values == pytest.approx(sum(here) / 4)  # type: ignore[arg-type]
+    assert highest[0, 0] == pytest.approx(
+        statistics.fmean(r.jaccard_highest or 0 for r in records if r.layer == r.step == 0)
+    )
+    assert next(iter(drawn.values())).get_extent() == [-2, 10, -0.5, 2.5], "steps stand at centres"
+    with pytest.raises(InputError, match=r"telemetry: expected fine-tuned models .* masks.jsonl"):
+        telemetry.drawing(paths, FigureSettings(methods=("sft",)))
+
+
+def test_scores_have_two_rows_a_model(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{place}.safetensors" for place in range(4)]
+    for place, path in enumerate(paths):
+        write_histograms(path, histogram(place, SOURCES[place % 2]), "m")
+    settings = FigureSettings(kind="scores", models=("a", "b"), layers=(1, 3))
+    figure = scores.drawing(paths, settings).figure
+    names = [ax.get_title(loc="left") for ax in panels(figure) if ax.get_title(loc="left")]
+    assert names == [f"{model}, layer {layer}" for model in "ab" for layer in (1, 3)]
+    assert len(panels(figure)) == 2 * 2 * len(SCORES)
+    of_b = scores.panels_of([histogram(2, SOURCES[0]), histogram(3, SOURCES[1])], (1, 3))
+    first, last = scores.shown_bins(of_b[:2])
+    own = of_b[0].counts[scores.LineKey(SOURCES[0])]
+    values, _ = next(stairs(panels(figure)[4]))
+    assert values == pytest.approx(own[first:last] / own.sum())
+    with pytest.raises(InputError, match="as many histograms of each of 2, found 3"):
+        scores.drawing(paths[:3], settings)
 
 
 def stairs(ax: Axes) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -36,6 +36,14 @@ def test_what_graphs_are_compared_with_is_needed_by_their_figures_alone(papers: 
 
 
 @pytest.mark.parametrize(
+    "several", [{"tasks": ["gsm8k", "medical-o1"]}, {"sequence": "math-code-medical"}], ids=str
+)
+def test_a_figure_over_tasks_or_stages_needs_all_of_them(papers: dict, several: dict) -> None:
+    needs = small(papers, figures={"f": {"kind": "perplexity"} | several})
+    assert "medical-o1" in needs.tasks and needs.benchmarks == ()
+
+
+@pytest.mark.parametrize(
     "reader",
     [
         {"tables": {"t": {"kind": "networks"}}},
