@@ -513,8 +513,11 @@ def test_a_method_is_a_curve_over_the_rates_of_the_last_stage_whose_ends_are_nam
         controls=("collab",),
     )
     (ax,) = drawing.figure.axes
-    lines = [line for line in ax.lines if line.get_marker() not in ("None", None)]
-    assert [line.get_markerfacecolor() == "white" for line in lines] == [False, True]
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    marks = [line for line in ax.lines if line.get_marker() not in ("None", "none", None)]
+    sizes = [mark.get_markersize() for mark in marks]
+    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False] * 3 + [True] * 3
+    assert sizes[:3] == sorted(set(sizes)) == sizes[3:], "a larger mark for a higher rate"
     for line, method in zip(lines, ("sft", "collab"), strict=True):
         learned = statistics.fmean(
             r.value
@@ -524,7 +527,9 @@ def test_a_method_is_a_curve_over_the_rates_of_the_last_stage_whose_ends_are_nam
         )
         expected = [100 * learned * factor for factor in (0.9, 0.8, 1.0)]  # by rate
         assert list(line.get_xdata()) == pytest.approx(expected)
-    assert [text.get_text() for text in ax.texts] == ["1e-4", "4e-4"] * 2
+    assert [mark.get_xdata()[0] for mark in marks[:3]] == list(lines[0].get_xdata())
+    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert legend == ["SFT, 1e-4 to 4e-4", "CollabMask, 1e-4 to 4e-4"]
     assert "Kept: a task's score" in " ".join(drawing.figure.get_supxlabel().split())
     assert [rate_text(rate) for rate in (1e-3, 1.5e-4, 2e-5)] == ["1e-3", "1.5e-4", "2e-5"]
 

@@ -455,7 +455,7 @@ def test_scores_have_two_rows_a_model(tmp_path: Path) -> None:
     settings = FigureSettings(kind="scores", models=("a", "b"), layers=(1, 3))
     figure = scores.drawing(paths, settings).figure
     names = [ax.get_title(loc="left") for ax in panels(figure) if ax.get_title(loc="left")]
-    assert names == [f"{model}, layer {layer}" for model in "ab" for layer in (1, 3)]
+    assert names == [f"{model}, layer\u00a0{layer}" for model in "ab" for layer in (1, 3)]
     assert len(panels(figure)) == 2 * 2 * len(SCORES)
     of_b = scores.panels_of([histogram(2, SOURCES[0]), histogram(3, SOURCES[1])], (1, 3))
     first, last = scores.shown_bins(of_b[:2])

@@ -19,6 +19,7 @@ from fnsft.reporting.figures.canvas import (
     Drawing,
     chosen_layers,
     evenly_spaced,
+    layer_title,
     note_below,
     sheet,
     title,
@@ -121,7 +122,7 @@ def draw(rows: Sequence[Sequence[Panel]], tell: bool) -> Figure:
             shown = _draw_panel(ax, panel)
             total += sum(len(neuron.values) for neuron in panel.neurons)
             beyond += sum(len(neuron.values) for neuron in panel.neurons) - shown
-            title(ax, f"{panel.name}, layer {panel.layer}" if tell else f"layer {panel.layer}")
+            title(ax, layer_title(panel.name, panel.layer, tell))
             ax.set_xlabel("activation")
         ax_row[0].set_ylabel("neuron")
     note_below(figure, _note([panels[0] for panels in rows], beyond, total))

@@ -25,7 +25,7 @@ from fnsft.reporting.style import (
 )
 
 SPREAD_LAYERS = 4
-NOTE_LETTERS_AN_INCH, TITLE_LETTERS_AN_INCH, ROW_LABEL_LETTERS = 19, 10, 18
+NOTE_LETTERS_AN_INCH, TITLE_LETTERS_AN_INCH, ROW_LABEL_LETTERS = 19, 10.5, 18
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ def title(ax: Axes, text: str) -> None:
         / grid.get_gridspec().ncols
     )
     ax.set_title(_wrapped(text, int(letters)), loc="left", fontweight="bold")
+
+
+def layer_title(name: str, layer: int, tell: bool) -> str:
+    """Return the title of a layer's panel; ``tell`` whose layer it is."""
+    words = f"layer\u00a0{layer}"  # never apart
+    return f"{name}, {words}" if tell else words
 
 
 def row_label(ax: Axes, text: str) -> None:

@@ -20,6 +20,7 @@ from fnsft.errors import InputError
 from fnsft.reporting.figures.canvas import (
     Drawing,
     chosen_layers,
+    layer_title,
     legend_above,
     note_below,
     sheet,
@@ -110,7 +111,7 @@ def draw(rows: Sequence[Sequence[Panel]], tell: bool) -> Figure:
             ax.set_axis_off()
         for ax, panel in zip(ax_row, panels, strict=False):
             _draw_panel(ax, panel)
-            title(ax, f"{panel.name}, layer {panel.layer}" if tell else f"layer {panel.layer}")
+            title(ax, layer_title(panel.name, panel.layer, tell))
     most = max(panel.n_clusters for panels in rows for panel in panels)
     legend_above(figure, _handles(most), handle_letters=1)
     note_below(figure, "t-SNE of the spectral embedding; cluster 0 is a layer's largest.")

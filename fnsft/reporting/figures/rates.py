@@ -3,11 +3,13 @@
 Kept is the change on the earlier tasks since their own stages (:mod:`fnsft.reporting.trade_off`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from fnsft.artifacts.records import Record, read_records
 from fnsft.config.stages import FigureSettings
@@ -25,8 +27,10 @@ from fnsft.reporting.figures.trade_off import (
 )
 from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction, task_labels
 from fnsft.reporting.scores import scores_of
-from fnsft.reporting.style import LINES, NOTE_POINTS
+from fnsft.reporting.style import LINES
 from fnsft.reporting.trade_off import Outcomes, outcomes_of
+
+MARK_POINTS = (2.5, 6.0)  # of the lowest and the highest rate
 
 
 def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
@@ -64,29 +68,24 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     for model, ax in zip(scores.models, axes, strict=True):
         for place, (key, points) in enumerate((k, p) for k, p in curves.items() if k[0] == model):
             look = styles[key[1:]] | {"linestyle": LINES[place % len(LINES)]}
-            handles[names[key[1:]]] = _draw_curve(ax, points, look)
+            handles[f"{names[key[1:]]}, {_span(points)}"] = _draw_curve(ax, points, look)
     put_legend(figure, handles, len(axes))
     words = _note(list(found.values()), bool(settings.controls))
     note_below(figure, words + shared_fraction(cells))
     return Drawing(figure, f"{len(scores.models)} models, {len(curves)} curves, {len(found)} rates")
 
 
-def _draw_curve(ax: Axes, points: dict[float, Point], look: dict[str, Any]) -> Any:
-    """Draw a method's means in the order of their rates, the lowest and highest rate named."""
+def _draw_curve(ax: Axes, points: dict[float, Point], look: dict[str, Any]) -> Line2D:
+    """Draw a method's means in the order of their rates, a larger mark for a higher one.
+
+    Return what its line looks like in the legend.
+    """
     line = list(points.values())
     draw_errors(ax, line, look)
-    (drawn,) = ax.plot([p.x for p in line], [p.y for p in line], **look)
-    for rate, (x, y, side) in {min(points): (-4, 4, "right"), max(points): (4, -9, "left")}.items():
-        ax.annotate(
-            rate_text(rate),
-            (points[rate].x, points[rate].y),
-            xytext=(x, y),
-            textcoords="offset points",
-            ha=side,
-            fontsize=NOTE_POINTS - 1,
-            color=look["color"],
-        )
-    return drawn
+    ax.plot([p.x for p in line], [p.y for p in line], **look | {"marker": "none"})
+    for size, point in zip(np.linspace(*MARK_POINTS, len(line)), line, strict=True):
+        ax.plot([point.x], [point.y], **look | {"linestyle": "none"}, markersize=size)
+    return Line2D([], [], **look)
 
 
 def rate_text(rate: float) -> str:
@@ -95,12 +94,17 @@ def rate_text(rate: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
+def _span(rates: Collection[float]) -> str:
+    """Return the lowest and the highest of learning rates."""
+    return " to ".join(dict.fromkeys(rate_text(rate) for rate in (min(rates), max(rates))))
+
+
 def _note(found: Sequence[Outcomes], controls: bool) -> str:
     """Say what points and lines are."""
     seeds = counted(len(runs) for outcomes in found for runs in outcomes.runs.values())
     what = "one seed" if seeds == "1" else f"mean of {seeds} seeds; bars: standard deviation"
     hollow = " Hollow: controls." if controls else ""
     return (
-        f"Point: {what}; line: in the order of the last stage's learning rate, whose lowest and "
-        f"highest stand at its ends; up and to the right is better.{kept_note(found[0])}{hollow}"
+        f"Point: {what}; the larger its mark, the higher the last stage's learning rate, whose "
+        f"range the legend says; up and to the right is better.{kept_note(found[0])}{hollow}"
     )

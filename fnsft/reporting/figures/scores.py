@@ -19,6 +19,7 @@ from fnsft.errors import InputError
 from fnsft.reporting.figures.canvas import (
     Drawing,
     chosen_layers,
+    layer_title,
     legend_above,
     note_below,
     sheet,
@@ -170,7 +171,7 @@ def draw(panels: Sequence[Panel], n_files: int) -> Figure:
         row[0].set_ylim(bottom=0)
         row[0].set_ylabel(f"{score} score\nshare of tokens")
         for ax, panel in zip(row, here if score == SCORES[0] else (), strict=False):
-            title(ax, f"{name}, layer {panel.layer}" if tell else f"layer {panel.layer}")
+            title(ax, layer_title(name, panel.layer, tell))
     for ax in axes[-1]:
         ax.set_xlabel("Score / Null")
     legend_above(
