@@ -397,6 +397,8 @@ def test_validation_perplexity_has_a_row_a_model_and_a_column_a_task_or_stage() 
         "a, code, stage 2": (0, 1),
         "b, code, stage 2": (1, 1),
     }
+    labelled = [ax.get_title(loc="left") for ax in panels(figure) if ax.get_ylabel()]
+    assert labelled == ["a, Word problems, stage 1", "b, code, stage 2"]
     tasks = FigureSettings(tasks=("math", "code"))
     both = panels_of([staged("sft", "code", 1), staged("sft", "math", 1)], tasks)
     assert [panel.task for panel in both] == ["math", "code"]

@@ -101,7 +101,7 @@ class FigureSettings(Settings):
     curve: tuple[str, ...] = setting(
         ("sft", "sft-half", "sft-quarter"), "trade-off: one method at several rates, joined"
     )
-    tasks: tuple[str, ...] = setting((), "perplexity: tasks, in the order of the panels")
+    tasks: tuple[str, ...] = setting((), "tasks that were trained on, in the order of panels")
     task_labels: tuple[str, ...] = setting((), "how the tasks are called, in that order")
     benchmarks: tuple[str, ...] = setting((), "bars: benchmarks in order; all when absent")
     benchmark_labels: tuple[str, ...] = setting((), "how the benchmarks are called, in that order")

@@ -92,13 +92,9 @@ def title(ax: Axes, text: str) -> None:
     """Write a panel's title, in as many lines as it needs beside its neighbours'."""
     grid = ax.get_subplotspec()
     assert grid is not None
-    letters = (
-        TITLE_LETTERS_AN_INCH
-        * ax.figure.bbox.width
-        / ax.figure.get_dpi()
-        / grid.get_gridspec().ncols
-    )
-    ax.set_title(_wrapped(text, int(letters)), loc="left", fontweight="bold")
+    inches = ax.figure.bbox.width / ax.figure.get_dpi() / grid.get_gridspec().ncols
+    words = _wrapped(text, int(TITLE_LETTERS_AN_INCH * inches))
+    ax.set_title(words, loc="left", fontweight="bold")
 
 
 def layer_title(name: str, layer: int, tell: bool) -> str:

@@ -5,7 +5,7 @@ from fnsft.config.stages import FigureKind
 CAPTIONS: dict[FigureKind, str] = {
     "perplexity": (
         "Validation perplexity over the epochs of fine-tuning, a curve a method and fraction p. "
-        "A mark is the epoch whose weights were kept; the lower, the better."
+        "A filled mark is the epoch whose weights were kept; the lower, the better."
     ),
     "sweep": (
         "Best validation perplexity against single hyperparameters of the graph, all else kept. "
@@ -81,8 +81,8 @@ CAPTIONS: dict[FigureKind, str] = {
     ),
     "rates": (
         "What methods learn against what they keep, a curve a method over the learning rate of "
-        "the last stage; up and to the right is better. Methods are compared where they learn as "
-        "much; the shuffled graph is the control."
+        "the last stage, the higher the rate, the larger the mark; up and to the right is better. "
+        "Methods are compared where they learn as much; the shuffled graph is the control."
     ),
 }
 

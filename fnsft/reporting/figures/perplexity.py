@@ -87,7 +87,7 @@ def _panels_on_sheet(panels: Sequence[Panel]) -> tuple[Figure, list[tuple[Panel,
     for place in {*range(axes.size)} - {*places}:
         axes.flat[place].set_axis_off()
     for row in axes:
-        row[0].set_ylabel("validation perplexity")
+        next(ax for ax in row if ax.axison).set_ylabel("validation perplexity")
     return figure, drawn
 
 
@@ -166,7 +166,7 @@ def _zoom(ax: Axes, panel: Panel) -> None:
 def _note(curves: Sequence[Curve], panels: Sequence[Panel], tasks: dict[str, str]) -> str:
     """Say what lines, bands and marks are, of how many seeds; and whose the only task is."""
     seeds = counted(curve.n_seeds for curve in curves)
-    names = dict.fromkeys(panel.task for panel in panels)
-    task = f"{tasks.get(next(iter(names)), next(iter(names)))}. " if len(names) == 1 else ""
+    names = list(dict.fromkeys(tasks.get(panel.task, panel.task) for panel in panels))
+    task = f"{names[0]}. " if len(names) == 1 else ""
     over = "one seed" if seeds == "1" else f"mean of {seeds} seeds; band: lowest to highest"
     return f"{task}Line: {over}. Filled mark: best epoch. Logarithmic scale."
