@@ -1,6 +1,7 @@
 """JSON lines, and flat dataclasses from them with every field checked."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def typed_row(cls: type[T], row: Any, where: str) -> T:
     """Build ``cls`` (fields: texts, of a closed set or not, numbers, booleans) from a JSON object.
 
-    A field that has a default may be missing.
+    A field that has a default may be missing. Lists become tuples.
 
     Raises
     ------
@@ -39,9 +40,7 @@ def typed_row(cls: type[T], row: Any, where: str) -> T:
     """
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected an object, found {row!r:.60}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    kinds = {name: FieldType.of(field.type) for name, field in fields.items()}
-    needed = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
+    kinds, needed = _fields(cls)  # type: ignore[arg-type]
     if missing := [name for name in needed if name not in row]:
         raise InputError(f"{where}: the field {missing[0]!r} is missing")
     if unknown := [name for name in row if name not in kinds]:
@@ -49,17 +48,29 @@ def typed_row(cls: type[T], row: Any, where: str) -> T:
     for name, value in row.items():
         kind = kinds[name]
         if not _fits(value, kind):
-            noun = NOUNS[kind.base] + (" or null" if kind.optional else "")
+            noun = f"a list, each {NOUNS[kind.base]}" if kind.many else NOUNS[kind.base]
+            noun += " or null" if kind.optional else ""
             raise InputError(f"{where}: {name}: expected {noun}, found {value!r:.60}")
         if kind.choices and value not in kind.choices:
             known = ", ".join(map(str, kind.choices))
             raise InputError(f"{where}: {name}: expected one of {known}, found {value!r}")
-    return cls(**row)
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[dict[str, FieldType], list[str]]:
+    """Return the fields' types, and which of them have no default."""
+    fields = dataclasses.fields(cls)
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    return {field.name: FieldType.of(field.type) for field in fields}, needed
 
 
 def _fits(value: Any, kind: FieldType) -> bool:
     if value is None:
         return kind.optional
+    if kind.many:
+        one = dataclasses.replace(kind, many=False, optional=False)
+        return isinstance(value, list) and all(_fits(item, one) for item in value)
     if bool in (type(value), kind.base):
         return type(value) is kind.base
     if value != value:  # JSON lets NaN through
