@@ -7,14 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from fnsft.architectures.sites import watch_site
+from fnsft.config.stages import Site
 from fnsft.errors import InputError
 
 
 @contextlib.contextmanager
-def neuron_activity(model: nn.Module, record: Callable[[int, Tensor], None]) -> Iterator[None]:
+def neuron_activity(
+    model: nn.Module, record: Callable[[int, Tensor], None], site: Site = "activation"
+) -> Iterator[None]:
     """Call ``record(layer, values)`` for every layer of every forward pass in the context.
 
-    ``values`` is [batch · positions, N], sequence after sequence, padding included:
+    ``values`` is [batch · positions, N], sequence after sequence, padding included, as a rule
     act(gate(x)) in a gated MLP, act(up(x)), the input of down, in a plain one; a neuron is
     activated where it is positive. Each layer's can be dropped before the next is made.
 
@@ -32,5 +35,5 @@ def neuron_activity(model: nn.Module, record: Callable[[int, Tensor], None]) -> 
             )
         record(layer, values)
 
-    with watch_site(model, "activation", see):
+    with watch_site(model, site, see):
         yield

@@ -25,6 +25,7 @@ STAGES = {
     "prepare": "render, split and sample a data set into prompts and completions",
     "statistics": "count and rank the tokens of the training split",
     "capture": "record which MLP neurons every token activates",
+    "describe": "describe every MLP neuron by its top tokens, or import descriptions",
     "project": "project the co-activation hypergraph to a collaboration graph",
     "cluster": "cluster the neurons of a collaboration graph",
     "measure": "measure whether a graph and its clusters mean anything",

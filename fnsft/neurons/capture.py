@@ -12,9 +12,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from fnsft.architectures import neuron_activity
+from fnsft.config.stages import Site
 
 
-@torch.inference_mode()
 def capture(
     model: PreTrainedModel,
     samples: Sequence[Sequence[int]],
@@ -32,17 +32,38 @@ def capture(
     what its sample is batched with (measured in float32: 1 of 211,560 bits, at 1e-6). The
     memory is that of a forward pass without its logits, and one layer's B·P·N values.
     """
+
+    def keep(layer: int, tokens: slice, values: Tensor) -> None:
+        record(layer, (values.float() if with_values else values > 0).cpu().numpy())
+
+    watch_samples(model, samples, batch_size, keep)
+
+
+@torch.inference_mode()
+def watch_samples(
+    model: PreTrainedModel,
+    samples: Sequence[Sequence[int]],
+    batch_size: int,
+    see: Callable[[int, slice, Tensor], None],
+    site: Site = "activation",
+    desc: str = "capture",
+) -> None:
+    """Call ``see(layer, tokens, values)`` with [n, N], batch after batch in the data's order.
+
+    ``tokens`` are the batch's among those of all samples; padding is left out of both. The
+    memory is that of a forward pass without its logits, and one layer's B·P·N values.
+    """
     model.eval()
-    starts = range(0, len(samples), batch_size)
-    for start in tqdm(starts, desc="capture", unit="batch", disable=None):
+    first = 0
+    for start in tqdm(range(0, len(samples), batch_size), desc=desc, unit="batch", disable=None):
         input_ids, attended = padded(samples[start : start + batch_size])
         real = attended.flatten().bool().to(model.device)  # [B · P]
+        tokens = slice(first, first := first + int(attended.sum()))
 
-        def keep(layer: int, values: Tensor, real: Tensor = real) -> None:
-            values = values[real].float() if with_values else (values > 0)[real]
-            record(layer, values.cpu().numpy())
+        def keep(layer: int, values: Tensor, real: Tensor = real, some: slice = tokens) -> None:
+            see(layer, some, values[real])
 
-        with neuron_activity(model, keep):
+        with neuron_activity(model, keep, site):
             # The base model has no output layer: nobody looks at the logits.
             model.base_model(
                 input_ids=input_ids.to(model.device),

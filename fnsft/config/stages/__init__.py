@@ -33,9 +33,11 @@ from fnsft.config.stages.networks import (
 from fnsft.config.stages.neurons import (
     CaptureSettings,
     ClusterSettings,
+    DescribeSettings,
     MeasureSettings,
     OverlapSettings,
     ProjectSettings,
+    SimilaritySettings,
     StatisticsSettings,
 )
 from fnsft.config.stages.reporting import (
@@ -80,6 +82,7 @@ __all__ = [
     "ConvertSettings",
     "DataSettings",
     "DeltaSettings",
+    "DescribeSettings",
     "DriftSettings",
     "EvaluateSettings",
     "ExportSettings",
@@ -105,6 +108,7 @@ __all__ = [
     "ProjectSettings",
     "PushSettings",
     "ScoreSettings",
+    "SimilaritySettings",
     "Site",
     "StatisticsSettings",
     "TableKind",

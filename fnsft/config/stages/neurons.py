@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fnsft.config.settings import Settings, setting
+from fnsft.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,54 @@ class OverlapSettings(Settings):
     batch_size: int = setting(16, "samples a batch", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
     seed: int = setting(0, "seed of the masks and of the shuffled graph", minimum=0)
+
+
+@dataclass(frozen=True)
+class DescribeSettings(Settings):
+    """What every MLP neuron responds to, in its own top tokens or from a database (ours)."""
+
+    stage: ClassVar[str] = "describe"
+
+    n_tokens: int = setting(10, "extreme activations of a sign that its words are from", above=0)
+    n_contexts: int = setting(3, "pieces of text kept of a description", minimum=0)
+    samples: int | None = setting(None, "first samples that are read; all when absent", above=1)
+    batch_size: int = setting(16, "samples a forward pass", above=0)
+    max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
+    dtype: Literal["float64", "float32", "bfloat16"] = setting(
+        "float32", "precision of the forward pass; in float64 batches change no description"
+    )
+    columns: tuple[str, ...] = setting(
+        (), "database: its columns where they are not recognised, such as layer=block"
+    )
+
+
+@dataclass(frozen=True)
+class SimilaritySettings(Settings):
+    """Whether neighbours in a graph are described alike (2026, Tables 4 and 5)."""
+
+    stage: ClassVar[str] = "similarity"
+
+    k: int = setting(5, "neighbours of a neuron in the graph (2026)", above=0)
+    n_random: int = setting(200, "random neurons that each neighbour is ranked among", above=0)
+    q: tuple[float, ...] = setting(
+        (5.0, 10.0, 20.0, 30.0, 50.0), "top shares, in percent", above=0, below=100
+    )
+    confidence: float = setting(
+        0.9, "of the bound on a rank's share, one-sided", minimum=0.5, below=1
+    )
+    embedding: Literal["tfidf", "sentence-transformers"] = setting(
+        "tfidf", "of texts: n-grams of characters, or a sentence model (pip extra sentence)"
+    )
+    embedding_model: str | None = setting(None, "sentence-transformers: the model's folder")
+    n_components: int = setting(128, "tfidf: dimensions that are kept (ours)", above=0)
+    seed: int = setting(0, "seed of the random neurons and of the embedding", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.q or list(self.q) != sorted(set(self.q)):
+            raise InputError(f"q: expected shares in ascending order, found {list(self.q)}")
+        if (self.embedding_model is None) != (self.embedding == "tfidf"):
+            raise InputError(
+                "embedding_model: needed with embedding sentence-transformers and only then, "
+                f"found {self.embedding_model!r} with {self.embedding!r}"
+            )
