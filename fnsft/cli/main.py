@@ -30,6 +30,7 @@ STAGES = {
     "cluster": "cluster the neurons of a collaboration graph",
     "measure": "measure whether a graph and its clusters mean anything",
     "networks": "find functional networks by ICA, without any training",
+    "similarity": "measure whether neighbours in a graph are described alike",
     "match": "match the networks of two inputs, data sets or models",
     "agree": "measure whether ICA networks and collaboration clusters agree",
     "lesion": "measure what removing networks costs and keeping only them leaves",

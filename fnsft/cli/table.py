@@ -16,8 +16,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         required=True,
-        help="records of fnsft evaluate, score or transfer, or of fnsft lesion (kind networks), "
-        ".jsonl",
+        help="records of fnsft evaluate, score or transfer, of fnsft lesion (kind networks) or of "
+        "fnsft similarity (its kinds), .jsonl",
     )
     parser.add_argument(
         "--training",

@@ -8,11 +8,12 @@ from typing import TypeVar
 from fnsft.artifacts.lesions import Lesion
 from fnsft.artifacts.measures import Measure
 from fnsft.artifacts.records import Record
+from fnsft.artifacts.similarity import Similarity
 from fnsft.artifacts.training import TrainingRecord
 from fnsft.config.stages import FigureSettings, TableSettings
 from fnsft.errors import InputError
 
-Row = TypeVar("Row", Record, Measure, Lesion)
+Row = TypeVar("Row", Record, Measure, Lesion, Similarity)
 Labelled = TypeVar("Labelled", TableSettings, FigureSettings)
 FOUR_DIGITS, SIX_DIGITS = 1e3, 1e5
 LABELS = {
@@ -69,6 +70,7 @@ SOURCE_LABELS = {
     "model": "model",
     "random-init": "random-initialised twin",
     "token-shuffled": "tokens shuffled",
+    "random-neighbours": "random neighbours",
 }
 BASELINE_LABEL = "model, clusters of its parameters"
 MEASURE_LABELS = {
@@ -173,7 +175,7 @@ class ModelLabels:
         return cls(dict(zip(settings.models, settings.model_labels, strict=False)))
 
     def row(self, row: Row) -> Row:
-        """Return a metric record, measure or lesion under its model's label."""
+        """Return a metric record, measure, lesion or similarity under its model's label."""
         return replace(row, model=self.labels.get(row.model, row.model))
 
     def training(self, training: TrainingRecord) -> TrainingRecord:
@@ -247,6 +249,7 @@ STYLES = {
     "ratio": RATIO,
     "kept_at_same_learning": POINTS,
     "kept_at_same_learning_ratio": replace(RATIO, unit="ratio", of_items=False),
+    "similarity": MetricStyle(scale=1.0, decimals=3, unit="", of_items=False),
     "kl_forward": NATS,
     "kl_reverse": NATS,
     "relative_weight_change": MetricStyle(decimals=2, lower_is_better=True, of_items=False),

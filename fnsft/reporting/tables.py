@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fnsft.artifacts.lesions import read_lesions
 from fnsft.artifacts.records import read_records
+from fnsft.artifacts.similarity import read_similarity
 from fnsft.artifacts.training import read_training
 from fnsft.config.stages import TableSettings
 from fnsft.errors import InputError
@@ -19,6 +20,7 @@ from fnsft.reporting.notes import missing_cells
 from fnsft.reporting.run_items import item_files
 from fnsft.reporting.score_table import score_grid
 from fnsft.reporting.selective_table import selective_grid
+from fnsft.reporting.similarity_table import similarity_grid
 from fnsft.reporting.table import summarise
 from fnsft.reporting.transfer_table import transfer_grid
 
@@ -43,7 +45,9 @@ def printed_table(
     settings: TableSettings,
     item_paths: Sequence[Path] = (),
 ) -> PrintedTable:
-    """Read metric records (kind networks: lesions), training records, items; print the table.
+    """Read metric records, training records and items, and print the table.
+
+    In place of metric records kind networks has lesions, and its two kinds similarities.
 
     Raises
     ------
@@ -61,6 +65,9 @@ def printed_table(
     if settings.kind == "networks":
         lesions = [labels.row(row) for row in read_lesions(paths)]
         grid, rows = networks_grid(lesions, labelled), len(lesions)
+    elif settings.kind in ("similarity", "similarity-layers"):
+        similarities = [labels.row(row) for row in read_similarity(paths)]
+        grid, rows = similarity_grid(similarities, labelled), len(similarities)
     else:
         records = [labels.row(row) for row in read_records(paths)]
         trainings = [labels.training(read_training(path)) for path in training_paths]

@@ -21,6 +21,8 @@ TableKind = Literal[
     "continual",  # methods by benchmarks, after their own stage and after the last
     "transfer",  # methods by what a sequence of stages learned and forgot
     "benchmarks",  # methods by benchmarks, after the last stage
+    "similarity",  # whether a graph's neighbours are described alike (2026, Table 4)
+    "similarity-layers",  # the same by layer (2026, Table 5)
 ]
 
 

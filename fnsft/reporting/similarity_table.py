@@ -1,0 +1,197 @@
+"""Whether a graph's neighbours are described alike (2026, Tables 4 and 5), beside its controls.
+
+Table 4 (kind similarity) has the share of all connections in the top q %, for growing q; Table 5
+(kind similarity-layers) the share in each range between two q, by layer. What a connection, its
+rank and the top q % are stands in :mod:`fnsft.neurons.similarity`. The controls: the graph and
+descriptions of a random-initialised twin; the graph of shuffled tokens with the model's own
+descriptions; as many random neighbours as the graph has; and what is expected of unrelated neurons.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fnsft.artifacts.similarity import Similarity
+from fnsft.config.stages import TableSettings
+from fnsft.errors import InputError
+from fnsft.reporting.cells import Cell
+from fnsft.reporting.grid import Column, Grid, Row, cell_over_seeds
+from fnsft.reporting.labels import SOURCE_LABELS, counted
+from fnsft.reporting.notes import titled
+
+SOURCES = ("model", "random-init", "token-shuffled", "random-neighbours")
+CONTROLS = "controls"
+MOST_LAYERS = 12  # rows of a source; of more layers neighbouring ones are taken together
+SHARE = "share_of_connections"
+LIKE = (
+    Column("mean similarity", "neighbours", "similarity"),
+    Column("mean similarity", "random", "similarity"),
+)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A number of several layers; ``n`` connections."""
+
+    value: float
+    stderr: float | None
+    n: int
+
+
+def similarity_grid(rows: Sequence[Similarity], settings: TableSettings) -> Grid:
+    """Fill the table: kind similarity or similarity-layers.
+
+    Raises
+    ------
+    InputError
+        When a model has no rows of its own graph, and for rows of two tasks, graphs or settings, or
+        of one layer twice.
+    """
+    models = settings.models or tuple(dict.fromkeys(row.model for row in rows))
+    shown = [row for row in rows if row.model in models]
+    _require_one_setting(shown)
+    for model in models:
+        if not any((row.model, row.source) == (model, "model") for row in shown):
+            raise InputError(
+                f"expected similarities of the graph of {model}, found none; see fnsft similarity"
+            )
+    fill = _overall if settings.kind == "similarity" else _by_layer
+    blocks = {model: fill([row for row in shown if row.model == model]) for model in models}
+    filled = [cells for own in blocks.values() for row in own for cells in row.cells]
+    one = shown[0]
+    what = (
+        f"connections of neurons with their {one.k} nearest neighbours, by the rank of their "
+        f"descriptions' similarity among random neurons; task {one.task}, graph {one.graph}."
+    )
+    notes = _notes(shown)
+    return Grid(tuple(dict.fromkeys(filled)), blocks, titled(settings.title, what), notes)
+
+
+def _overall(rows: Sequence[Similarity]) -> list[Row]:
+    """Return a model's rows: its graph's, and its controls'."""
+    found: list[Row] = []
+    for source in SOURCES:
+        own = [row for row in rows if row.source == source]
+        if own:
+            cells: dict[Column, Cell | None] = {
+                Column("in the top", f"{q:g} %", SHARE): _cell(own, q, _top) for q in _tops(own)
+            }
+            every = max(row.q for row in own)
+            cells |= {LIKE[0]: _cell(own, every, lambda row: (row.similarity, None))}
+            cells |= {LIKE[1]: _cell(own, every, lambda row: (row.random_similarity, None))}
+            found.append(Row(CONTROLS if found else "", SOURCE_LABELS[source], cells))
+    own = [row for row in rows if row.source == "model"]
+    chance: dict[Column, Cell | None] = {
+        Column("in the top", f"{q:g} %", SHARE): _cell(own, q, lambda row: (row.expected_top, None))
+        for q in _tops(own)
+    }
+    return [*found, Row(CONTROLS, "expected of unrelated neurons", chance)]
+
+
+def _by_layer(rows: Sequence[Similarity]) -> list[Row]:
+    """Return a model's rows: the layers of its graph, then those of its controls."""
+    found = []
+    for source in SOURCES:
+        own = [row for row in rows if row.source == source]
+        for layers in _groups(sorted({row.layer for row in rows})):
+            some = [row for row in own if row.layer in layers]
+            cells: dict[Column, Cell | None] = {}
+            for low, high in zip([0, *_tops(some)], [*_tops(some), 100.0], strict=True):
+                if some:
+                    column = Column("in the range", f"{low:g}–{high:g} %", SHARE)
+                    cells[column] = _cell(some, high, _bin)
+            if some:
+                first, last = layers[0], layers[-1]
+                name = f"layer {first}" if first == last else f"layers {first}–{last}"
+                found.append(Row(SOURCE_LABELS[source], name, cells))
+    return found
+
+
+def _groups(layers: Sequence[int]) -> list[Sequence[int]]:
+    """Put neighbouring layers together where there are too many."""
+    size = math.ceil(len(layers) / MOST_LAYERS)
+    return [layers[start : start + size] for start in range(0, len(layers), size)]
+
+
+def _tops(rows: Sequence[Similarity]) -> list[float]:
+    return sorted({row.q for row in rows if row.q < 100})
+
+
+def _top(row: Similarity) -> tuple[float, float | None]:
+    return row.n_top / row.n, row.stderr_top
+
+
+def _bin(row: Similarity) -> tuple[float, float | None]:
+    return row.n_bin / row.n, row.stderr_bin
+
+
+def _cell(
+    rows: Sequence[Similarity], q: float, read: Callable[[Similarity], tuple[float, float | None]]
+) -> Cell | None:
+    """Pool the layers of each seed, then the seeds."""
+    of_q = [row for row in rows if row.q == q]
+    seeds = dict.fromkeys(row.seed for row in of_q)
+    return cell_over_seeds([_pooled([r for r in of_q if r.seed == s], read) for s in seeds])
+
+
+def _pooled(
+    rows: Sequence[Similarity], read: Callable[[Similarity], tuple[float, float | None]]
+) -> Pooled:
+    """Weigh layers by their connections; their errors are independent."""
+    n = sum(row.n for row in rows)
+    read_rows = [(row.n, *read(row)) for row in rows]
+    squares = [(count * error) ** 2 for count, _, error in read_rows if error is not None]
+    stderr = math.sqrt(sum(squares)) / n if len(squares) == len(rows) else None
+    return Pooled(sum(count * value for count, value, _ in read_rows) / n, stderr, n)
+
+
+def _require_one_setting(rows: Sequence[Similarity]) -> None:
+    for field in ("task", "graph", "k", "n_random", "confidence", "descriptions"):
+        found = sorted({getattr(row, field) for row in rows})
+        if len(found) > 1:
+            listing = ", ".join(map(str, found))
+            raise InputError(f"expected one {field} for all similarities, found {listing}")
+    keys = [dataclasses.astuple(row)[:6] + (row.q,) for row in rows]
+    if len(set(keys)) < len(keys):
+        twice = next(row for row, key in zip(rows, keys, strict=True) if keys.count(key) > 1)
+        raise InputError(
+            f"{twice.model}: expected each layer once, found layer {twice.layer} of "
+            f"{twice.source} (seed {twice.seed}, q = {twice.q:g}) twice"
+        )
+
+
+def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
+    """Say what the columns and controls are, whose descriptions, and what is left out."""
+    one = rows[0]
+    own = [row for row in rows if row.source == "model" and row.q == 100]
+    n_random = "as many" if not own else f"{one.n_random:,}"
+    texts = [
+        f"In the top q %: the one-sided {one.confidence:.0%} upper bound (Clopper–Pearson) on the "
+        f"connection's share of {n_random} random neurons of its layer that are at least as "
+        "similar is at most q.",
+    ]
+    if one.descriptions == "activations":
+        texts.append("Descriptions: top tokens of the models' own activations.")
+    else:
+        texts.append("Descriptions: a published database's.")
+        if not any(row.source == "random-init" for row in rows):
+            texts.append("It describes no random-initialised twin, and so that control is missing.")
+    left_out = counted(_per_run(own, "n_left_out"))
+    undescribed = counted(_per_run(own, "n_undescribed"))
+    texts.append(
+        f"Neurons without a description that scores above 0: {undescribed}; connections left out "
+        f"for it: {left_out}."
+    )
+    texts.append(
+        "Items are connections; those of one neuron are not independent, and errors over items "
+        "take them together."
+    )
+    return tuple(texts)
+
+
+def _per_run(rows: Sequence[Similarity], field: str) -> list[int]:
+    runs = dict.fromkeys((row.model, row.seed) for row in rows)
+    return [
+        sum(getattr(row, field) for row in rows if (row.model, row.seed) == run) for run in runs
+    ]
