@@ -19,6 +19,9 @@ class ModelEntry(Settings):
     name: str | None = setting(None, "hub name, folder, or package with one *.gguf file")
     revision: str = setting("main", "revision on the hub")
     label: str | None = setting(None, "how tables and figures call it; its key when absent")
+    descriptions: str | None = setting(
+        None, "file of published descriptions of its neurons; its own top tokens when absent"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,6 +172,7 @@ class TableEntry(Settings):
 
     kind: TableKind = setting("methods", "what the table shows")
     networks: str = setting("ica", "networks that are lesioned (kind networks)")
+    graph: str = setting("paper", "graph whose neighbours are compared (kinds of similarity)")
     title: str = setting("", "first sentence of the caption")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
     metric: str = setting("accuracy", "metric of the benchmark")

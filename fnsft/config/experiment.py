@@ -35,6 +35,7 @@ from fnsft.config.stages import (
     Benchmark,
     CaptureSettings,
     ClusterSettings,
+    DescribeSettings,
     DriftSettings,
     EvaluateSettings,
     LesionSettings,
@@ -45,6 +46,7 @@ from fnsft.config.stages import (
     PretrainSettings,
     ProjectSettings,
     ScoreSettings,
+    SimilaritySettings,
     StatisticsSettings,
     TrainSettings,
     WorldSettings,
@@ -60,6 +62,7 @@ CATALOGUES = (
 NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
 SEQUENCE_KINDS = ("continual", "transfer", "trade-off", "rates")
 SUITE_KINDS = ("benchmarks", "bars")
+SIMILARITY_KINDS = ("similarity", "similarity-layers")
 GRAPHLESS_FIGURES = (
     *("perplexity", "sweep", "updates", "telemetry", "influence", "activations"),
     *("connectivity", "coverage", "lesions", "bars", "trade-off", "rates"),
@@ -359,6 +362,20 @@ class Experiment:
         entry = self._section("measures", MeasuresEntry)
         return MeasureSettings(k=entry.k, shuffle_tokens="+null" in graph)
 
+    def describe(self) -> DescribeSettings:
+        """Return the settings of descriptions of neurons; the length limit is training's."""
+        limit = self._section("training", TrainSettings).max_tokens
+        own = self.config.get("descriptions", {})
+        return DescribeSettings.from_mapping({"max_tokens": limit} | own, "descriptions")
+
+    def database(self, model: str) -> str | None:
+        """Return the file of published descriptions of a base model; a twin's are its own."""
+        return self.model(model).descriptions if model in self.config["models"] else None
+
+    def similarity(self) -> SimilaritySettings:
+        """Return how descriptions of neighbours are compared."""
+        return self._section("similarity", SimilaritySettings)
+
     def overlap(self) -> OverlapSettings:
         """Return the settings of the masks' overlap; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
@@ -414,7 +431,8 @@ class Experiment:
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
         self.cluster(), self.overlap(), self.measure(""), self.lesion()
-        self.answer(), self.score(), self.drift(), self.paper()
+        self.answer(), self.score(), self.drift()
+        self.describe(), self.similarity(), self.paper()
         if self.against:
             self.task(self.against)
         for name in self.config["models"]:
@@ -464,6 +482,13 @@ class Experiment:
             raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
         if kind in SUITE_KINDS and not selection.suites:
             raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
+        if isinstance(entry, TableEntry) and kind in SIMILARITY_KINDS:
+            project, k = self.project(entry.graph), self.similarity().k
+            if project.dense or k > project.k_max:
+                raise InputError(
+                    f"{where}: expected a graph of {k} neighbours or more (similarity.k), found "
+                    f"graphs.{entry.graph}, which is dense or keeps {project.k_max}"
+                )
         methods = (*selection.methods, *selection.controls)
         compared = kind in ("continual", "benchmarks") and bool(selection.methods)
         if isinstance(entry, TableEntry) and compared and entry.reference not in methods:

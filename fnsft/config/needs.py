@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from fnsft.config.experiment import NETWORK_FIGURES, SEQUENCE_KINDS, SUITE_KINDS, Experiment
+from fnsft.config.experiment import (
+    NETWORK_FIGURES,
+    SEQUENCE_KINDS,
+    SIMILARITY_KINDS,
+    SUITE_KINDS,
+    Experiment,
+)
 
 MEASURED = ("agreement", "structure", "scores")
 
@@ -71,6 +77,8 @@ def _networks(experiment: Experiment, catalogue: str, name: str) -> list[str]:
     selection = experiment.selection(catalogue, name)
     methods = (*selection.methods, *selection.controls)
     found = [experiment.method(method).networks for method in methods]
+    if catalogue == "tables" and experiment.table(name).kind in SIMILARITY_KINDS:
+        return []
     if catalogue == "tables" and experiment.table(name).kind == "networks":
         found = [experiment.table(name).networks]
     if catalogue == "figures" and experiment.figure(name).kind in NETWORK_FIGURES:

@@ -148,10 +148,12 @@ def _pooled(
 
 def _require_one_setting(rows: Sequence[Similarity]) -> None:
     for field in ("task", "graph", "k", "n_random", "confidence", "descriptions"):
-        found = sorted({getattr(row, field) for row in rows})
-        if len(found) > 1:
-            listing = ", ".join(map(str, found))
-            raise InputError(f"expected one {field} for all similarities, found {listing}")
+        for model in dict.fromkeys(row.model for row in rows):
+            # Models may be described by different sources; a model and its controls may not.
+            some = [r for r in rows if field != "descriptions" or r.model == model]
+            if len(found := sorted({getattr(row, field) for row in some})) > 1:
+                listing = ", ".join(map(str, found))
+                raise InputError(f"expected one {field} for all similarities, found {listing}")
     keys = [dataclasses.astuple(row)[:6] + (row.q,) for row in rows]
     if len(set(keys)) < len(keys):
         twice = next(row for row, key in zip(rows, keys, strict=True) if keys.count(key) > 1)
@@ -165,18 +167,18 @@ def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
     """Say what the columns and controls are, whose descriptions, and what is left out."""
     one = rows[0]
     own = [row for row in rows if row.source == "model" and row.q == 100]
-    n_random = "as many" if not own else f"{one.n_random:,}"
     texts = [
         f"In the top q %: the one-sided {one.confidence:.0%} upper bound (Clopper–Pearson) on the "
-        f"connection's share of {n_random} random neurons of its layer that are at least as "
+        f"connection's share of {one.n_random:,} random neurons of its layer that are at least as "
         "similar is at most q.",
     ]
-    if one.descriptions == "activations":
-        texts.append("Descriptions: top tokens of the models' own activations.")
-    else:
-        texts.append("Descriptions: a published database's.")
-        if not any(row.source == "random-init" for row in rows):
-            texts.append("It describes no random-initialised twin, and so that control is missing.")
+    published = dict.fromkeys(row.model for row in rows if row.descriptions == "database")
+    texts.append("Descriptions: top tokens of the models' own activations.")
+    if published:
+        texts[-1] = (
+            f"Descriptions: of {', '.join(published)} a published database's, which describes no "
+            "random-initialised twin; of other models top tokens of their own activations."
+        )
     left_out = counted(_per_run(own, "n_left_out"))
     undescribed = counted(_per_run(own, "n_undescribed"))
     texts.append(

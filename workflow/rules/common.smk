@@ -21,7 +21,12 @@ from snakemake.utils import min_version
 
 from fnsft.artifacts.items import items_path
 from fnsft.artifacts.storage import existing
-from fnsft.config.experiment import SEQUENCE_KINDS, SUITE_KINDS, Experiment
+from fnsft.config.experiment import (
+    SEQUENCE_KINDS,
+    SIMILARITY_KINDS,
+    SUITE_KINDS,
+    Experiment,
+)
 from fnsft.config.names import NULL, TWIN, StageModel
 from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
@@ -208,7 +213,8 @@ def sequence_runs(selection, variants=None):
 
 def table_runs(wildcards):
     """The folders of the runs that a table covers."""
-    if EXPERIMENT.table(wildcards.table).kind in ("networks", *SEQUENCE_KINDS):
+    runless = ("networks", *SEQUENCE_KINDS, *SIMILARITY_KINDS)
+    if EXPERIMENT.table(wildcards.table).kind in runless:
         return []
     runs = runs_of(EXPERIMENT.selection("tables", wildcards.table))
     return [f"{RESULTS}/runs/{run}" for run in runs]

@@ -4,6 +4,8 @@ SPLITS = RESULTS + "/data/{task}/seed{seed}"
 TRAIN_SPLIT = SPLITS + "/train.jsonl"
 GRAPH = NEURONS + "/graphs/{graph}.safetensors"
 CLUSTERS = NEURONS + "/clusters/{graph}.safetensors"
+DESCRIPTIONS = NEURONS + "/descriptions.jsonl.gz"
+SIMILARITY = NEURONS + "/similarity/{graph}.jsonl"
 
 
 def source_flags(wildcards):
@@ -24,6 +26,34 @@ def other_clusters(wildcards):
     if not against or against == wildcards.task:
         return []
     return [CLUSTERS.format(**dict(wildcards) | {"task": against})]
+
+
+def described_by(wildcards):
+    """What a model's neurons are described by: a published database, or the training split."""
+    database = EXPERIMENT.database(wildcards.model)
+    if database:
+        return {"database": users_own(Path(database))}
+    return {"data": TRAIN_SPLIT.format(task=wildcards.task, seed=wildcards.seed)}
+
+
+def similarities(name):
+    """The similarities that a table shows: of its graph, the twin's, and the null's.
+
+    A database describes no twin, which would have to be compared by other descriptions.
+    """
+    entry, selection = EXPERIMENT.table(name), EXPERIMENT.selection("tables", name)
+    return [
+        SIMILARITY.format(
+            model=model + twin,
+            task=selection.task,
+            seed=seed,
+            graph=entry.graph + null,
+        )
+        for model in selection.models
+        for seed in selection.seeds
+        for twin, null in [("", ""), (TWIN, ""), ("", NULL)]
+        if not (twin and EXPERIMENT.database(model))
+    ]
 
 
 rule statistics:
@@ -183,3 +213,52 @@ rule overlap:
         "--model-name {wildcards.model} --task {wildcards.task} "
         "--graph-name {wildcards.graph} --run-seed {wildcards.seed} --output {output} "
         "{params.stage[0]} 2> {log}"
+
+
+rule describe:
+    input:
+        unpack(described_by),
+        model=model_of,
+    output:
+        DESCRIPTIONS,
+    log:
+        LOGS + "/describe/{model}/{task}-seed{seed}.log",
+    benchmark:
+        COSTS + "/describe/{model}/{task}-seed{seed}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=48_000,
+        runtime=120,
+    params:
+        stage=stage(EXPERIMENT.describe()),
+        texts=lambda wildcards: " ".join(
+            f"--{name} {file}" for name, file in described_by(wildcards).items()
+        ),
+    message:
+        "describe the neurons of {wildcards.model} on {wildcards.task}"
+    shell:
+        "fnsft describe --model {input.model} {params.texts} --output {output} "
+        "{params.stage[0]} 2> {log}"
+
+
+rule similarity:
+    input:
+        graph=GRAPH,
+        descriptions=DESCRIPTIONS,
+    output:
+        SIMILARITY,
+    log:
+        LOGS + "/similarity/{model}/{task}-seed{seed}-{graph}.log",
+    benchmark:
+        COSTS + "/similarity/{model}/{task}-seed{seed}-{graph}.tsv"
+    resources:
+        mem_mb=16_000,
+        runtime=120,
+    params:
+        stage=stage(EXPERIMENT.similarity()),
+        source=source_flags,
+    message:
+        "compare the descriptions of neighbours in {wildcards.graph} of {wildcards.model}"
+    shell:
+        "fnsft similarity --graph {input.graph} --descriptions {input.descriptions} "
+        "{params.source} --output {output} {params.stage[0]} 2> {log}"

@@ -192,7 +192,7 @@ def figure_settings(name):
 
 
 def table_records(wildcards):
-    """What a table is made from: lesions, or metric records of base models and runs."""
+    """What a table is made from: lesions, similarities, or records of base models and runs."""
     entry = EXPERIMENT.table(wildcards.table)
     selection = EXPERIMENT.selection("tables", wildcards.table)
     if entry.kind == "networks":
@@ -203,6 +203,8 @@ def table_records(wildcards):
             seed=selection.seeds,
             networks=entry.networks,
         )
+    if entry.kind in SIMILARITY_KINDS:
+        return similarities(wildcards.table)
     if entry.kind in SEQUENCE_KINDS:
         return [f"{RESULTS}/transfer/{run}.jsonl" for run in sequence_runs(selection)]
     if entry.kind in SUITE_KINDS:
