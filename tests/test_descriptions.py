@@ -41,7 +41,9 @@ def test_descriptions_come_back_as_they_were_written(tmp_path: Path, name: str) 
 def test_the_same_descriptions_are_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         write_descriptions(tmp_path / name, THREE, "abc")
-    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+    packed = (tmp_path / "a.jsonl.gz").read_bytes()
+    assert packed == (tmp_path / "b.jsonl.gz").read_bytes()
+    assert packed[3:8] == bytes(5)  # of gzip's header: no name, no time
 
 
 def test_descriptions_out_of_order_twice_or_with_an_impossible_score_are_not_written(
@@ -137,13 +139,12 @@ def test_a_score_is_the_correlation_of_activity_and_top_tokens_and_never_negativ
     assert np.allclose(found, np.maximum(raw, 0), atol=1e-12)
 
 
-def test_a_neuron_that_fires_at_its_tokens_alone_scores_1_and_one_without_variance_nothing() -> (
-    None
-):
+def test_a_neuron_that_fires_at_its_tokens_alone_scores_1_and_a_constant_one_nothing() -> None:
     ids = np.array([4, 5, 6, 4, 5, 6])
-    values = np.array([[2.0, 0, 3], [0, 0, 3], [0, 0, 3]] * 2)
-    top = np.full((2, 1, 3), NO_TOKEN)
-    top[0] = [[4, 4, 4]]
+    values = np.tile(np.linspace(-0.1, 0.9, 11), (6, 1))  # the same everywhere, up to rounding
+    values[:, 0] = [2, 0, 0, 2, 0, 0]
+    top = np.full((2, 1, 11), NO_TOKEN)
+    top[0] = 4
     found = scores_of(ids, values, top, 4)
     assert found[0, 0] == 1.0
     assert np.isnan(found[0, 1:]).all() and np.isnan(found[1]).all()

@@ -121,6 +121,14 @@ def test_random_neighbours_are_in_each_top_as_often_as_is_expected() -> None:
     assert sum(within.n for _, within in shares) == shares[-1][0].n == len(rows)
 
 
+def test_a_random_neighbour_is_another_neuron_that_is_described() -> None:
+    defined = np.array([True, False, True, True, True])
+    rows = np.repeat([0, 2, 3, 4], 3)
+    _, columns = random_neighbours(rows, defined, np.random.default_rng(0))
+    drawn = [set(columns[rows == i]) for i in (0, 2, 3, 4)]
+    assert drawn == [{0, 2, 3, 4} - {i} for i in (0, 2, 3, 4)]
+
+
 def connections(rows: Sequence[int], ranks: Sequence[int], n: int = 200) -> Connections:
     size = len(rows)
     same = np.zeros(size)

@@ -18,7 +18,6 @@ put the score beside them), and, but for the score, in Neuronpedia's exports (``
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +176,7 @@ def _score(value: Any, where: str) -> float | None:
         return None
     if score > 1:
         raise InputError(f"{where}: expected a score of at most 1, found {score:g}; divide them")
-    return score if math.isfinite(score) and score >= 0 else None
+    return score if score >= 0 else None  # NaN is neither
 
 
 def _whole(value: Any, where: str) -> int:
