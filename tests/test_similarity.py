@@ -279,7 +279,9 @@ def test_of_many_layers_neighbouring_ones_are_taken_together_and_seeds_have_a_sp
     assert table(planted, "similarity-layers", "model") == 0
     cells = cells_of(planted / "t.csv")
     names = list(dict.fromkeys(cell["row"] for cell in cells))
-    assert (len(names), names[0], names[-1]) == (11, "layers 0–2", "layers 30–31")
+    assert (len(names), names[0], names[-2:]) == (12, "layers 0–2", ["layers 30–31", "all layers"])
+    chance = [float(cell["value"]) for cell in cells if cell["row"] == "all layers"]
+    assert sum(chance) == pytest.approx(1) and chance[0] == pytest.approx(first[0].expected_top)
     # Three layers that are the same have the share of one, and its error over the root of 3.
     stderr = first[0].stderr_bin
     assert stderr is not None

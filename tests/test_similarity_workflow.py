@@ -7,6 +7,7 @@ import yaml
 from workflow_runs import SMOKE, copy_tree, planned, snakemake
 
 from fnsft.config.experiment import Experiment
+from fnsft.config.needs import Needs, needs_of
 from fnsft.errors import InputError
 
 TARGETS = ("results/table4.tex", "results/table5.tex")
@@ -71,6 +72,15 @@ def test_a_graph_of_too_few_neighbours_and_a_dense_one_are_refused(papers: dict)
     papers["similarity"]["k"] = 65
     with pytest.raises(InputError, match="keeps 64"):
         Experiment(papers).check()
+
+
+def test_what_the_tables_need_are_their_models_and_tasks_and_no_networks(papers: dict) -> None:
+    run = papers["run"] | {"models": ["qwen3-8b"], "methods": ["sft"], "controls": []}
+    networks = {"ica": papers["networks"]["ica"] | {"also": ["medical-o1"]}}
+    config = papers | {"run": run, "figures": {}, "networks": networks}
+    config["tables"] = {"table4": papers["tables"]["table4"] | {"methods": ["sft-lesion"]}}
+    needs = needs_of(Experiment(config))
+    assert needs == Needs(("qwen3-8b", "llama-3.1-8b-instruct"), ("gsm8k", "gsm8k-400"))
 
 
 def test_the_length_limit_of_descriptions_is_that_of_training(papers: dict) -> None:

@@ -8,6 +8,7 @@ descriptions; as many random neighbours as the graph has; and what is expected o
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ SOURCES = ("model", "random-init", "token-shuffled", "random-neighbours")
 CONTROLS = "controls"
 MOST_LAYERS = 12  # rows of a source; of more layers neighbouring ones are taken together
 SHARE = "share_of_connections"
+EXPECTED = "expected of unrelated neurons"
+Reader = Callable[[Similarity], tuple[float, float | None]]  # a number of a layer, and its error
+Cells = dict[Column, Cell | None]
 LIKE = (
     Column("mean similarity", "neighbours", "similarity"),
     Column("mean similarity", "random", "similarity"),
@@ -69,43 +73,54 @@ def similarity_grid(rows: Sequence[Similarity], settings: TableSettings) -> Grid
 
 
 def _overall(rows: Sequence[Similarity]) -> list[Row]:
-    """Return a model's rows: its graph's, and its controls'."""
+    """Return a model's rows: its graph's, its controls', and what is expected."""
     found: list[Row] = []
-    for source in SOURCES:
-        own = [row for row in rows if row.source == source]
-        if own:
-            cells: dict[Column, Cell | None] = {
-                Column("in the top", f"{q:g} %", SHARE): _cell(own, q, _top) for q in _tops(own)
-            }
-            every = max(row.q for row in own)
-            cells |= {LIKE[0]: _cell(own, every, lambda row: (row.similarity, None))}
-            cells |= {LIKE[1]: _cell(own, every, lambda row: (row.random_similarity, None))}
-            found.append(Row(CONTROLS if found else "", SOURCE_LABELS[source], cells))
-    own = [row for row in rows if row.source == "model"]
-    chance: dict[Column, Cell | None] = {
-        Column("in the top", f"{q:g} %", SHARE): _cell(own, q, lambda row: (row.expected_top, None))
-        for q in _tops(own)
-    }
-    return [*found, Row(CONTROLS, "expected of unrelated neurons", chance)]
+    for source, own in _by_source(rows):
+        cells = _tops(own, lambda row: (row.n_top / row.n, row.stderr_top))
+        cells |= {LIKE[0]: _cell(own, 100, lambda row: (row.similarity, None))}
+        cells |= {LIKE[1]: _cell(own, 100, lambda row: (row.random_similarity, None))}
+        found.append(Row(CONTROLS if found else "", SOURCE_LABELS[source], cells))
+    chance = _tops(_by_source(rows)[0][1], lambda row: (row.expected_top, None))
+    return [*found, Row(CONTROLS, EXPECTED, chance)]
 
 
 def _by_layer(rows: Sequence[Similarity]) -> list[Row]:
-    """Return a model's rows: the layers of its graph, then those of its controls."""
+    """Return a model's rows: the layers of its graph, those of its controls, what is expected."""
     found = []
-    for source in SOURCES:
-        own = [row for row in rows if row.source == source]
-        for layers in _groups(sorted({row.layer for row in rows})):
-            some = [row for row in own if row.layer in layers]
-            cells: dict[Column, Cell | None] = {}
-            for low, high in zip([0, *_tops(some)], [*_tops(some), 100.0], strict=True):
-                if some:
-                    column = Column("in the range", f"{low:g}–{high:g} %", SHARE)
-                    cells[column] = _cell(some, high, _bin)
-            if some:
-                first, last = layers[0], layers[-1]
-                name = f"layer {first}" if first == last else f"layers {first}–{last}"
-                found.append(Row(SOURCE_LABELS[source], name, cells))
-    return found
+    groups = _groups(sorted({row.layer for row in rows}))
+    for source, own in _by_source(rows):
+        for layers in groups:
+            first, last = layers[0], layers[-1]
+            name = f"layer {first}" if first == last else f"layers {first}–{last}"
+            if not (some := [row for row in own if row.layer in layers]):
+                continue
+            cells = _bins(some, lambda row: (row.n_bin / row.n, row.stderr_bin))
+            found.append(Row(SOURCE_LABELS[source], name, cells))
+    chance = _bins(_by_source(rows)[0][1], lambda row: (row.expected_bin, None))
+    return [*found, Row(EXPECTED, "all layers", chance)]
+
+
+def _by_source(rows: Sequence[Similarity]) -> list[tuple[str, list[Similarity]]]:
+    """Return the rows of each source that there are any of, the model's own first."""
+    found = [(source, [row for row in rows if row.source == source]) for source in SOURCES]
+    return [(source, own) for source, own in found if own]
+
+
+def _tops(rows: Sequence[Similarity], read: Reader) -> Cells:
+    """Return the cells of each top q %; 100 holds all and is left out."""
+    shares = sorted({row.q for row in rows if row.q < 100})
+    return {
+        Column("connections in the top", f"{q:g} %", SHARE): _cell(rows, q, read) for q in shares
+    }
+
+
+def _bins(rows: Sequence[Similarity], read: Reader) -> Cells:
+    """Return the cells of each range between two q."""
+    ends = sorted({row.q for row in rows})
+    return {
+        Column("connections in the range", f"{low:g}–{high:g} %", SHARE): _cell(rows, high, read)
+        for low, high in itertools.pairwise([0, *ends])
+    }
 
 
 def _groups(layers: Sequence[int]) -> list[Sequence[int]]:
@@ -114,30 +129,14 @@ def _groups(layers: Sequence[int]) -> list[Sequence[int]]:
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
-def _tops(rows: Sequence[Similarity]) -> list[float]:
-    return sorted({row.q for row in rows if row.q < 100})
-
-
-def _top(row: Similarity) -> tuple[float, float | None]:
-    return row.n_top / row.n, row.stderr_top
-
-
-def _bin(row: Similarity) -> tuple[float, float | None]:
-    return row.n_bin / row.n, row.stderr_bin
-
-
-def _cell(
-    rows: Sequence[Similarity], q: float, read: Callable[[Similarity], tuple[float, float | None]]
-) -> Cell | None:
+def _cell(rows: Sequence[Similarity], q: float, read: Reader) -> Cell | None:
     """Pool the layers of each seed, then the seeds."""
     of_q = [row for row in rows if row.q == q]
     seeds = dict.fromkeys(row.seed for row in of_q)
     return cell_over_seeds([_pooled([r for r in of_q if r.seed == s], read) for s in seeds])
 
 
-def _pooled(
-    rows: Sequence[Similarity], read: Callable[[Similarity], tuple[float, float | None]]
-) -> Pooled:
+def _pooled(rows: Sequence[Similarity], read: Reader) -> Pooled:
     """Weigh layers by their connections; their errors are independent."""
     n = sum(row.n for row in rows)
     read_rows = [(row.n, *read(row)) for row in rows]
@@ -186,8 +185,8 @@ def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
         f"for it: {left_out}."
     )
     texts.append(
-        "Items are connections; those of one neuron are not independent, and errors over items "
-        "take them together."
+        "Items are connections. Errors over items take those of one neuron together, which are not "
+        "independent, but not those that lead to the same hub."
     )
     return tuple(texts)
 
