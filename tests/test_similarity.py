@@ -21,6 +21,7 @@ from fnsft.errors import InputError
 from fnsft.neurons.embeddings import embed
 from fnsft.neurons.similarity import (
     Connections,
+    Share,
     neuron_vectors,
     random_neighbours,
     rank_bounds,
@@ -129,21 +130,26 @@ def test_a_random_neighbour_is_another_neuron_that_is_described() -> None:
     assert drawn == [{0, 2, 3, 4} - {i} for i in (0, 2, 3, 4)]
 
 
-def connections(rows: Sequence[int], ranks: Sequence[int], n: int = 200) -> Connections:
-    size = len(rows)
-    same = np.zeros(size)
-    return Connections(
-        np.array(rows), np.zeros(size, dtype=int), np.array(ranks), np.full(size, n), same, same
-    )
+def test_errors_of_a_share_take_connections_with_a_neuron_in_common_together() -> None:
+    rng = np.random.default_rng(7)
+    rows = np.repeat(np.arange(12), 5)
+    columns = np.concatenate([rng.choice(8, 5, replace=False) for _ in range(12)])
+    ranks = np.where(0.1 * columns + 0.06 * rows + 0.3 * rng.random(60) > 0.8, 0, 200)
+    same, n = np.zeros(60), np.full(60, 200)
 
+    def top_of(rows: np.ndarray, columns: np.ndarray) -> Share:
+        return top_shares(Connections(rows, columns, ranks, n, same, same), (5.0,), 0.9)[0][0]
 
-def test_errors_of_a_share_take_the_connections_of_a_neuron_together() -> None:
-    apart = connections(range(40), [0] * 10 + [200] * 30)
-    top, _ = top_shares(apart, (5.0, 100.0), 0.9)[0]
-    assert (top.n, top.share) == (10, 0.25)
-    assert top.stderr == pytest.approx(np.sqrt(0.25 * 0.75 / 39))
-    together = connections(np.repeat(range(40), 5), np.repeat([0] * 10 + [200] * 30, 5))
-    assert top_shares(together, (5.0, 100.0), 0.9)[0][0].stderr == pytest.approx(top.stderr)
+    off = (ranks == 0) - (ranks == 0).mean()
+    common = (rows[:, None] == rows) | (columns[:, None] == columns)
+    slow = (off[:, None] * off * common).sum()
+    n_ends = len(np.unique(columns))
+    assert top_of(rows, columns).stderr == pytest.approx(np.sqrt(n_ends / (n_ends - 1) * slow) / 60)
+    share = (ranks == 0).mean()
+    alone = top_of(np.arange(60), np.arange(60))
+    assert (alone.n, alone.share) == ((ranks == 0).sum(), share)
+    assert alone.stderr == pytest.approx(np.sqrt(share * (1 - share) / 59))
+    assert top_of(rows, np.zeros(60, dtype=int)).stderr is None
 
 
 GROUPS = 50

@@ -18,14 +18,13 @@ class Similarity:
 
     ``source`` is the model, a control, or as many random neighbours in place of the graph's;
     ``descriptions`` says where the texts are from; ``k``, ``n_random`` and ``confidence`` are
-    those of the settings. ``n_top`` and ``stderr_top`` are of all in the
-    top q, ``n_bin`` and ``stderr_bin`` of those that are in no smaller top of the file; errors
-    are of the shares in n, over neurons. ``expected_top`` and ``expected_bin`` are the shares of
-    unrelated neurons. ``similarity`` is the mean over connections, ``random_similarity`` that to
-    the random neurons they are ranked among. ``n_neurons`` have a connection; of all,
-    ``n_undescribed`` have no description that scores above 0, for which, or for want of random
-    neurons, ``n_left_out`` connections are left out. All are defined in
-    :mod:`fnsft.neurons.similarity`.
+    those of the settings. ``n_top`` and ``stderr_top`` are of all in the top q, ``n_bin`` and
+    ``stderr_bin`` of those that are in no smaller top of the file; errors are of the shares in
+    n, clustered by both neurons. ``expected_top`` and ``expected_bin`` are the shares of unrelated
+    neurons. ``similarity`` is the mean over connections, ``random_similarity`` that to the random
+    neurons they are ranked among. ``n_neurons`` have a connection; of all, ``n_undescribed`` have
+    no description that scores above 0, for which, or for want of random neurons, ``n_left_out``
+    connections are left out. All are defined in :mod:`fnsft.neurons.similarity`.
     """
 
     model: str

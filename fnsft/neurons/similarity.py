@@ -48,8 +48,8 @@ class Connections:
 class Share:
     """Connections in the top q %: ``n`` of them, and how many are expected without relation.
 
-    ``stderr`` is of their share in all, over neurons: connections of one are not independent.
-    None of fewer than two neurons.
+    ``stderr`` is of their share in all. Connections that begin or end in one neuron are not
+    independent, and of a graph with hubs most end in a few; None where all end in one.
     """
 
     n: int
@@ -190,22 +190,30 @@ def top_shares(
         in_bin = inside & ~before
         shares.append(
             (
-                _share(inside, found.rows, chance),
-                _share(in_bin, found.rows, chance - expected_before),
+                _share(inside, found, chance),
+                _share(in_bin, found, chance - expected_before),
             )
         )
         before, expected_before = inside, chance
     return shares
 
 
-def _share(inside: np.ndarray, rows: np.ndarray, expected: float) -> Share:
-    """Return a share of connections; its error takes those of one neuron together."""
-    _, neuron = np.unique(rows, return_inverse=True)
-    n_all = np.bincount(neuron)
+def _share(inside: np.ndarray, found: Connections, expected: float) -> Share:
+    """Return a share of connections, with an error clustered by both neurons.
+
+    Cameron, Gelbach & Miller (2011): the squares summed by the first neuron, plus those by the
+    second, less those of single connections; never less than one of the two alone.
+    """
     share = float(inside.mean())
-    off = np.bincount(neuron, inside) - share * n_all
-    n = len(n_all)
-    stderr = float(np.sqrt(n / (n - 1) * (off**2).sum()) / len(inside)) if n > 1 else None
+    off = inside - share
+    sums = [
+        np.bincount(np.unique(of, return_inverse=True)[1], off)
+        for of in (found.rows, found.columns)
+    ]
+    n = min(map(len, sums))
+    first, second = (float(summed @ summed) for summed in sums)
+    square = max(first + second - float(off @ off), first, second)
+    stderr = float(np.sqrt(n / (n - 1) * square) / len(off)) if n > 1 else None
     return Share(int(inside.sum()), share, stderr, expected)
 
 

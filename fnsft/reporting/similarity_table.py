@@ -185,8 +185,8 @@ def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
         f"for it: {left_out}."
     )
     texts.append(
-        "Items are connections. Errors over items take those of one neuron together, which are not "
-        "independent, but not those that lead to the same hub."
+        "Items are connections. Errors over items are clustered by both neurons, since those of "
+        "one neuron, and those that lead to one hub, are not independent."
     )
     return tuple(texts)
 
