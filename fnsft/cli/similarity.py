@@ -109,10 +109,8 @@ def described(
     if not valid:
         return np.zeros((d_mlp, 1), dtype=np.float32), np.zeros(d_mlp, dtype=bool)
     vectors = embed([one.text for one in valid], settings)
-    scores, neurons = (
-        np.array([one.score for one in valid]),
-        np.array([one.neuron for one in valid]),
-    )
+    scores = np.array([one.score for one in valid])
+    neurons = np.array([one.neuron for one in valid])
     return neuron_vectors(vectors, scores, neurons, d_mlp)
 
 

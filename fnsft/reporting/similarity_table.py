@@ -172,12 +172,15 @@ def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
         "similar is at most q.",
     ]
     published = dict.fromkeys(row.model for row in rows if row.descriptions == "database")
-    texts.append("Descriptions: top tokens of the models' own activations.")
+    whose = []
     if published:
-        texts[-1] = (
-            f"Descriptions: of {', '.join(published)} a published database's, which describes no "
-            "random-initialised twin; of other models top tokens of their own activations."
+        whose.append(
+            f"of {', '.join(published)} a published database's, which describes no "
+            "random-initialised twin"
         )
+    if any(row.model not in published for row in rows):
+        whose.append("top tokens of the models' own activations")
+    texts.append(f"Descriptions: {'; else '.join(whose)}.")
     left_out = counted(_per_run(own, "n_left_out"))
     undescribed = counted(_per_run(own, "n_undescribed"))
     texts.append(
