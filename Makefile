@@ -10,7 +10,7 @@ BIN := $(ENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-evalplus test-all lint clean
+.PHONY: help demo test test-unit test-evalplus test-browser test-all lint clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,12 @@ $(ENV)/.test: $(ENV)/.demo
 	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test]'
 	@touch $@
 
+$(ENV)/.browser: $(ENV)/.test
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test,browser]'
+	@touch $@
+
 $(ENV)/.dev: $(ENV)/.test
-	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test,dev,gguf]'
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[test,dev,gguf,browser]'
 	@touch $@
 
 demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on two cores
@@ -33,13 +37,16 @@ demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on
 	$(BIN)/fnsft show results/table1.csv
 
 test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus and not browser" -n $(WORKERS) --dist loadfile
 
 test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in five minutes
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus and not workflow and not processes" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus and not browser and not workflow and not processes" -n $(WORKERS) --dist loadfile
 
 test-evalplus: $(ENV)/.test ## run all canonical solutions of EvalPlus in the sandbox, in ten minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m evalplus
+
+test-browser: $(ENV)/.browser ## drive the page of fnsft explore in the system's Chromium, in a minute
+	OMP_NUM_THREADS=1 $(RUN) pytest -m browser
 
 test-all: $(ENV)/.dev ## run every test
 	$(RUN) pytest

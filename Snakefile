@@ -1,4 +1,7 @@
 # The data flows from top to bottom; every rule runs one `fnsft` stage and adds only paths.
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/neurons.smk"

@@ -49,6 +49,7 @@ STAGES = {
     "choose": "choose a learning rate per method by validation perplexity",
     "table": "make a table of metric records: LaTeX, CSV and Markdown",
     "figure": "draw a figure: PDF and PNG",
+    "explore": "make one HTML page of an experiment's results, down to single neurons",
     "show": "print a table's CSV as text",
     "paper": "put tables and figures into one LaTeX document",
     "typeset": "compile a LaTeX document to PDF",

@@ -1,4 +1,4 @@
-"""``fnsft table``: metric records become a table, as LaTeX, CSV and Markdown."""
+"""``fnsft table``: metric records become a table, as LaTeX, CSV, Markdown and HTML."""
 
 import argparse
 import sys
@@ -38,18 +38,22 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the table, .tex")
     parser.add_argument("--csv", type=Path, required=True, help="the same cells, .csv")
     parser.add_argument("--markdown", type=Path, help="the same table, .md")
+    parser.add_argument("--html", type=Path, help="the same table as a page, .html")
 
 
 def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
     """Read the records, fill the table, write it in every format."""
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.storage import require_suffix, written_whole
+    from fnsft.reporting.html_table import html_table
     from fnsft.reporting.tables import printed_table
 
     require_suffix(arguments.output, ".tex")
     require_suffix(arguments.csv, ".csv")
     if arguments.markdown:
         require_suffix(arguments.markdown, ".md")
+    if arguments.html:
+        require_suffix(arguments.html, ".html")
 
     files = (*arguments.records, *arguments.training, *arguments.items)
     inputs = {str(path): path for path in files}
@@ -60,6 +64,9 @@ def run(arguments: argparse.Namespace, settings: TableSettings) -> None:
         if arguments.markdown:
             with written_whole(arguments.markdown) as partial:
                 partial.write_text(table.markdown)
+        if arguments.html:
+            with written_whole(arguments.html) as partial:
+                partial.write_text(html_table(table.markdown))
         with written_whole(arguments.output) as partial:
             partial.write_text(table.latex)
         record.note(records=table.rows, cells=table.cells, missing_cells=table.missing)

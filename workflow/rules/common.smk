@@ -6,6 +6,7 @@ from pathlib import Path
 from fnsft.config.stages import (
     ChooseSettings,
     ConvertSettings,
+    ExploreSettings,
     FetchSettings,
     FigureSettings,
     MergeSettings,
@@ -31,6 +32,8 @@ from fnsft.config.names import NULL, TWIN, StageModel
 from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
 from fnsft.errors import InputError
+from fnsft.reporting.explore.files import result_files
+from fnsft.reporting.figures.captions import caption_of
 from fnsft.reporting.progress import report_progress
 
 min_version("9.27")

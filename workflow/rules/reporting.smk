@@ -11,6 +11,9 @@ localrules:
     typeset,
     publish_paper,
     paper,
+    made,
+    explore,
+    publish_explore,
 
 
 # Kinds of figures that say what was trained on.
@@ -248,6 +251,13 @@ rule table:
         tex=RESULTS + "/{table}.tex",
         csv=RESULTS + "/{table}.csv",
         md=RESULTS + "/{table}.md",
+        html=report(
+            RESULTS + "/{table}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory=lambda wildcards: EXPERIMENT.table(wildcards.table).kind,
+            labels={"table": "{table}"},
+        ),
     log:
         LOGS + "/table/{table}.log",
     params:
@@ -255,11 +265,12 @@ rule table:
         paired=lambda wildcards, input: (
             f"--items {input.per_item}" if input.per_item else ""
         ),
+        kind=lambda wildcards: EXPERIMENT.table(wildcards.table).kind,
     message:
         "make {wildcards.table}"
     shell:
         "fnsft table --records {input.records} {params.paired} --training {input.runs} "
-        "--output {output.tex} --csv {output.csv} --markdown {output.md} "
+        "--output {output.tex} --csv {output.csv} --markdown {output.md} --html {output.html} "
         "{params.stage[0]} 2> {log}"
 
 
@@ -267,11 +278,19 @@ rule figure:
     input:
         figure_inputs,
     output:
-        multiext(RESULTS + "/figures/{figure}", ".pdf", ".png"),
+        RESULTS + "/figures/{figure}.pdf",
+        report(
+            RESULTS + "/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory=lambda wildcards: EXPERIMENT.figure(wildcards.figure).kind,
+            labels={"figure": "{figure}"},
+        ),
     log:
         LOGS + "/figure/{figure}.log",
     params:
         stage=lambda wildcards: stage(figure_settings(wildcards.figure)),
+        caption=lambda wildcards: caption_of(EXPERIMENT.figure(wildcards.figure).kind),
     message:
         "draw {wildcards.figure}"
     shell:
@@ -385,3 +404,57 @@ rule paper:
         "results/paper.pdf",
         [f"results/{name}.tex" for name in EXPERIMENT.paper().tables],
         [f"results/figures/{name}.pdf" for name in EXPERIMENT.paper().figures],
+
+
+def made():
+    """This experiment's tables and figures that are there, those of its paper first."""
+    paper = EXPERIMENT.paper()
+    tables = dict.fromkeys((*paper.tables, *config["tables"]))
+    figures = dict.fromkeys((*paper.figures, *config["figures"]))
+    files = [f"{RESULTS}/{name}.html" for name in tables]
+    files += [f"{RESULTS}/figures/{name}.png" for name in figures]
+    return [path for path in files if Path(path).exists()]
+
+
+# The target of a report, which then asks for nothing that was not made:
+# snakemake --report report.html made
+rule made:
+    input:
+        made(),
+
+
+def newest_result():
+    """When the last of an experiment's artefacts was written, and how many there are."""
+    try:
+        files = result_files(Path(RESULTS)).read
+    except InputError:
+        return "none"
+    return f"{max(path.stat().st_mtime_ns for path in files)} {len(files)}"
+
+
+# It shows what there is, and so has no input that could ask for more; what was written since
+# then makes it anew.
+rule explore:
+    output:
+        RESULTS + "/explore.html",
+    log:
+        LOGS + "/explore.log",
+    params:
+        stage=stage(ExploreSettings()),
+        results=RESULTS,
+        newest=lambda wildcards: newest_result(),
+    message:
+        "make one page of this experiment's results"
+    shell:
+        "fnsft explore {params.results} --output {output} {params.stage[0]} 2> {log}"
+
+
+rule publish_explore:
+    input:
+        RESULTS + "/explore.html",
+    output:
+        "results/explore.html",
+    message:
+        "publish the page of this experiment"
+    shell:
+        "cp {input} {output}"

@@ -42,6 +42,7 @@ from fnsft.config.stages.neurons import (
 )
 from fnsft.config.stages.reporting import (
     ChooseSettings,
+    ExploreSettings,
     FigureKind,
     FigureSettings,
     PaperSettings,
@@ -85,6 +86,7 @@ __all__ = [
     "DescribeSettings",
     "DriftSettings",
     "EvaluateSettings",
+    "ExploreSettings",
     "ExportSettings",
     "FORWARD_MODES",
     "FRACTION_METHODS",

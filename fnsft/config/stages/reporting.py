@@ -1,4 +1,4 @@
-"""Settings of choices, tables and figures."""
+"""Settings of choices, tables, figures and pages."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -111,6 +111,19 @@ class FigureSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_labels(self)
+
+
+@dataclass(frozen=True)
+class ExploreSettings(Settings):
+    """One page of an experiment's results (ours)."""
+
+    stage: ClassVar[str] = "explore"
+
+    k: int = setting(20, "nearest neighbours that count for in-degrees and clusters", above=0)
+    neighbours: int = setting(10, "nearest neighbours that a neuron's page lists", above=0)
+    max_megabytes: float = setting(
+        10.0, "size of the page; of large models it shows as many neurons as fit", above=0
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""``explore.html``: an experiment's results as one page, from methods down to single neurons."""
