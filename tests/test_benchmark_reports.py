@@ -231,6 +231,7 @@ def test_base_models_alone_make_a_table_of_benchmarks_and_of_no_other_kind() -> 
     assert [note.split()[0] for note in grid.notes] == ["Protocols"], "there are no marks"
     heads = grid_latex(grid).split(r"\toprule")[1].split(r"\midrule")[0].splitlines()
     assert len(list(filter(None, heads))) == 2, "a second line of names would be empty"
+    assert score_grid(records, [], dataclasses.replace(settings, methods=("base",))) == grid
     with pytest.raises(InputError, match="expected records of fine-tuned models"):
         score_grid(records, [], TableSettings(kind="continual"))
     with pytest.raises(InputError, match="expected records of fine-tuned models"):

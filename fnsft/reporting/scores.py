@@ -101,7 +101,7 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     asked = settings.methods + settings.controls if settings.methods else ()
     found = [r for r in shown if r.stage > 0 and r.method in (asked or (r.method,))]
     base = tuple(_bases(record for record in shown if record.stage == 0))
-    base_alone = settings.kind == "benchmarks" and not asked and not found and base
+    base_alone = settings.kind == "benchmarks" and {*asked} <= {BASE} and not found and base
     tasks = [] if base_alone else last_sequence(found).split(">")
     tuned = [record for record in found if sequence_of(record) == ">".join(tasks)]
     models = tuple(dict.fromkeys(record.model for record in (tuned or base)))
