@@ -10,6 +10,7 @@ import pyarrow
 import pytest
 import torch
 from families import model_of
+from models import tiny_tokenizer
 from pyarrow import parquet
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from fnsft.artifacts.storage import read_json, write_jsonl
 from fnsft.cli.main import main
 from fnsft.config.stages import DescribeSettings
 from fnsft.errors import InputError
-from fnsft.neurons.descriptions import find_tokens
+from fnsft.neurons.descriptions import TokenTexts, find_tokens
 from fnsft.neurons.top_tokens import NO_TOKEN, TokenScores, TopActivations, first_windows
 
 THREE = [
@@ -191,6 +192,22 @@ def test_tokens_are_those_of_what_the_down_projection_reads_in_any_family(family
     assert found.without_activation[1] == sum(places[1].size // 4 for places in found.places) - (
         n_negative
     )
+
+
+@pytest.mark.parametrize("text", ["x 🦜 q é", "🦜🦜", "日本 x"])
+def test_contexts_keep_the_text_and_mark_whole_characters(text: str) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) > len(text)  # all bytes of the long characters are tokens of their own
+    texts, found = TokenTexts(tokenizer, [ids]), []
+    for place in range(len(ids)):
+        some = ids[max(0, place - 5) : place + 6]
+        before, _, rest = texts.context(place).partition("«")
+        marked, _, after = rest.partition("»")
+        assert before + marked + after == tokenizer.decode(some)
+        found.append(marked)
+    numbers = [len(tokenizer(character)["input_ids"]) for character in text]
+    assert found == [c for c, n in zip(text, numbers, strict=True) for _ in range(n)]
 
 
 @pytest.fixture

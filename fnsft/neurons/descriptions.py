@@ -117,12 +117,20 @@ class TokenTexts:
 
     @functools.cache  # noqa: B019  # neurons share their contexts, and both live as long
     def context(self, place: int) -> str:
-        """Return the token between « and », and ``WINDOW`` tokens on both sides."""
+        """Return the token between « and », and ``WINDOW`` tokens on both sides.
+
+        Of a token that is some of a character's bytes alone the whole character is marked.
+        """
         sample, index = self._find(place)
         begin = max(0, index - WINDOW)
         ids = list(self.samples[sample][begin : index + WINDOW + 1])
-        at = index - begin
-        before, until, whole = (self._decode(ids[:end]) for end in (at, at + 1, len(ids)))
+        first, last = index - begin, index - begin + 1
+        whole = self._decode(ids)
+        # Tokens that end within a character decode to U+FFFD, with which the whole does not begin.
+        while not whole.startswith(before := self._decode(ids[:first])):
+            first -= 1
+        while not whole.startswith(until := self._decode(ids[:last])):
+            last += 1
         return f"{before}«{until[len(before) :]}»{whole[len(until) :]}"
 
     def _find(self, place: int) -> tuple[int, int]:

@@ -105,6 +105,7 @@ class DescribeSettings(Settings):
     """What every MLP neuron responds to, in its own top tokens or from a database (ours)."""
 
     stage: ClassVar[str] = "describe"
+    version: ClassVar[int] = 2
 
     n_tokens: int = setting(10, "extreme activations of a sign that its words are from", above=0)
     n_contexts: int = setting(3, "pieces of text kept of a description", minimum=0)
