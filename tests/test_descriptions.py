@@ -82,6 +82,8 @@ def test_what_is_no_description_of_this_model_is_refused(tmp_path: Path) -> None
             "line 5: contexts: expected a list",
         ),
         (lines[1], "line 5: expected layers, neurons and signs in order"),
+        ("[" * 100_000, "line 5: expected JSON, found"),
+        (f'{{"layer": {"1" * 5_000}}}', "line 5: expected JSON, found"),
     ):
         (tmp_path / "d.jsonl").write_text("\n".join([*lines[:4], line, ""]))
         with pytest.raises(InputError, match=message):
@@ -257,7 +259,7 @@ ROWS = [
 
 
 def test_a_database_is_imported_in_order_and_what_is_invalid_scores_0(
-    tiny_model_dir: Path, tmp_path: Path
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
     lines = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -275,6 +277,7 @@ def test_a_database_is_imported_in_order_and_what_is_invalid_scores_0(
             Description(1, 63, "+", "apples", 0.7),
         ]
         assert read_json(output.with_name(f"{output.name}.manifest.json"))["notes"]["invalid"] == 4
+        assert "0.70 on average; 4 without a text or a score score 0\n" in capsys.readouterr().err
 
 
 def test_columns_of_other_names_are_named(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -294,10 +297,14 @@ def test_columns_of_other_names_are_named(tiny_model_dir: Path, tmp_path: Path) 
         ({"layer": 1, "neuron": 63}, (), "line 2: expected one description a sign, found another"),
         ({"polarity": "up"}, (), "line 2: polarity: expected a sign"),
         ({"score": 70}, (), "line 2: expected a score of at most 1, found 70"),
+        ({"score": 10**400}, (), "line 2: expected a score of at most 1, found inf"),
+        ({"score": True}, (), "line 2: expected a score in [0, 1], found True"),
+        ({"neuron": "1" * 5_000}, (), "line 2: neuron: expected a whole number from 0"),
+        ({"description": "\ud800"}, (), "line 2: description: expected text, found half a"),
         ({}, ("--columns", "layer=block"), "line 1: columns: no column 'block'"),
         ({}, ("--columns", "nueron=x"), "columns: expected such as layer=block"),
     ],
-    ids=str,
+    ids=lambda value: f"{value!s:.60}",
 )
 def test_a_row_that_cannot_be_is_refused_with_its_place(
     tiny_model_dir: Path,
@@ -308,7 +315,7 @@ def test_a_row_that_cannot_be_is_refused_with_its_place(
     message: str,
 ) -> None:
     second = ROWS[0] | {"neuron": 5} | change
-    write_jsonl(tmp_path / "d.jsonl", [ROWS[0], second])
+    (tmp_path / "d.jsonl").write_text(f"{json.dumps(ROWS[0])}\n{json.dumps(second)}\n")
     output = tmp_path / "out.jsonl"
     assert describe(tiny_model_dir, output, "--database", tmp_path / "d.jsonl", *flags) == 2
     error = capsys.readouterr().err

@@ -151,7 +151,7 @@ def _line(row: Any) -> str:
 def _json(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of too many digits, or too deep
         raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
 
 

@@ -58,9 +58,10 @@ def run(arguments: argparse.Namespace, settings: DescribeSettings) -> None:
         above = [score for score in seen if score > 0]
         mean = sum(above) / len(above) if above else 0.0
         record.note(descriptions=len(seen), scored_above_0=len(above), mean_score=mean, **notes)
+    invalid = f"; {notes['invalid']:,} without a text or a score score 0" if published else ""
     print(
         f"{arguments.output}: {len(seen):,} descriptions, {len(above):,} that score above 0, "
-        f"{mean:.2f} on average",
+        f"{mean:.2f} on average{invalid}",
         file=sys.stderr,
     )
 

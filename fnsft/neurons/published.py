@@ -37,6 +37,7 @@ COLUMNS: dict[Field, tuple[str, ...]] = {
     "text": ("description", "explanation", "text"),
     "score": ("score", "explanation_score"),
 }
+MAX_DIGITS = 18  # of a layer or a neuron: int() reads no more than thousands
 SIGN_WORDS: dict[str, Sign] = {
     **dict.fromkeys(("+", "1", "true", "pos", "positive", "max"), "+"),
     **dict.fromkeys(("-", "−", "-1", "0", "false", "neg", "negative", "min"), "-"),
@@ -106,7 +107,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected an object, found {row!r:.60}")
@@ -152,6 +153,10 @@ def _description(
     values = {field: row.get(name) for field, name in names.items()}
     text, score = values["text"], _score(values["score"], where)
     text = text.strip() if isinstance(text, str) else ""
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(
+            f"{where}: {names['text']}: expected text, found half a character {text!a:.60}; mend it"
+        )
     valid = bool(text) and score is not None
     word = str(values.get("sign", "+")).strip().lower().removesuffix(".0")
     if (sign := SIGN_WORDS.get(word)) is None:
@@ -170,8 +175,12 @@ def _description(
 
 def _score(value: Any, where: str) -> float | None:
     """Return a score of at least 0; None where there is none."""
+    if isinstance(value, bool):
+        raise InputError(f"{where}: expected a score in [0, 1], found {value}; name its column")
     try:
         score = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        score = float("inf") if value > 0 else -1.0
     except (TypeError, ValueError):
         return None
     if score > 1:
@@ -181,7 +190,7 @@ def _score(value: Any, where: str) -> float | None:
 
 def _whole(value: Any, where: str) -> int:
     text = str(value).strip().removesuffix(".0")
-    if isinstance(value, bool) or not text.isdecimal():
+    if isinstance(value, bool) or not text.isdecimal() or len(text) > MAX_DIGITS:
         raise InputError(f"{where}: expected a whole number from 0, found {value!r:.60}")
     return int(text)
 
