@@ -47,6 +47,8 @@ def _tfidf(texts: list[str], n_components: int, seed: int) -> np.ndarray:
     counted: csr_matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=N_GRAMS).fit_transform(
         texts
     )
+    if min(counted.shape) < 2:  # nothing to reduce: an SVD needs two texts, and two n-grams
+        return counted.toarray()
     rng = np.random.default_rng(seed)
     n_fitted = min(FITTED_TEXTS, len(texts))
     fitted = counted[np.sort(rng.choice(len(texts), n_fitted, replace=False))]
