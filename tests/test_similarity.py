@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from fnsft.artifacts.descriptions import Description, write_descriptions
+from fnsft.artifacts.descriptions import Description, read_descriptions, write_descriptions
 from fnsft.artifacts.graphs import CollaborationGraph, LayerGraph, write_graph
 from fnsft.artifacts.similarity import read_similarity, write_similarity
 from fnsft.cli.main import main
@@ -130,6 +130,15 @@ def test_a_random_neighbour_is_another_neuron_that_is_described() -> None:
     assert drawn == [{0, 2, 3, 4} - {i} for i in (0, 2, 3, 4)]
 
 
+def test_random_neighbours_of_a_neuron_do_not_depend_on_how_many_others_have() -> None:
+    defined = np.ones(60, dtype=bool)
+    few, many = (np.repeat(np.arange(60), [1] * 59 + [last]) for last in (1, 40))
+    alone, beside = (
+        random_neighbours(rows, defined, np.random.default_rng(3))[1] for rows in (few, many)
+    )
+    assert (alone[:59] == beside[:59]).all() and alone[59] in beside[59:]
+
+
 def test_errors_of_a_share_take_connections_with_a_neuron_in_common_together() -> None:
     rng = np.random.default_rng(7)
     rows = np.repeat(np.arange(12), 5)
@@ -191,6 +200,13 @@ def test_texts_are_vectors_of_length_1_and_nearer_the_more_they_share() -> None:
         assert set(lengths) == ({0, 1} if n_components == 2 else {1})  # two do not hold them all
         assert (found[0] == found[3]).all()
     assert found[0] @ found[1] > 0.1 > abs(found[0] @ found[2])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("texts", [["x", "x"], ["apples, pears"], ["x", "x "]])
+def test_texts_that_are_too_few_or_too_short_to_reduce_are_vectors_too(texts: list[str]) -> None:
+    found = embed(texts, SimilaritySettings())
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1) and (found[0] == found[-1]).all()
 
 
 # --- the stage and its tables ---
@@ -255,14 +271,14 @@ def test_planted_groups_stand_out_of_all_controls_in_both_tables(
     sources = ("model", "token-shuffled")
     assert table(planted, "similarity", *sources) == 0
     cells = {(c["row"], c["column"]): c for c in cells_of(planted / "t.csv")}
-    assert float(cells["model", "5 %"]["value"]) == 1.0
+    assert float(cells["model", "top 5"]["value"]) == 1.0
     for control in ("tokens shuffled", "random neighbours"):
-        found = float(cells[control, "30 %"]["value"])
-        assert abs(found - float(cells["expected of unrelated neurons", "30 %"]["value"])) < 0.08
+        found = float(cells[control, "top 30"]["value"])
+        assert abs(found - float(cells["expected of unrelated neurons", "top 30"]["value"])) < 0.08
     assert table(planted, "similarity-layers", *sources) == 0
     cells = {(c["section"], c["row"], c["column"]): c for c in cells_of(planted / "t.csv")}
-    assert float(cells["model", "layer 1", "0–5 %"]["value"]) == 1.0
-    assert float(cells["model", "layer 1", "50–100 %"]["value"]) == 0.0
+    assert float(cells["model", "layer 1", "0–5"]["value"]) == 1.0
+    assert float(cells["model", "layer 1", "50–100"]["value"]) == 0.0
     for control in ("tokens shuffled", "random neighbours"):
         own_bins = [
             float(c["value"]) for (s, r, _), c in cells.items() if (s, r) == (control, "layer 0")
@@ -270,6 +286,81 @@ def test_planted_groups_stand_out_of_all_controls_in_both_tables(
         assert sum(own_bins) == pytest.approx(1) and own_bins[-1] > 0.3
     text = (planted / "t.tex").read_text()
     assert "left out for it: 20." in text and "a published" not in text
+    assert "share of up to 100 random neurons" in text and "Items: connections 1,4" in text
+
+
+@pytest.mark.parametrize("kind", ["similarity", "similarity-layers"])
+def test_a_share_of_no_or_of_all_connections_has_no_error_and_no_bound(
+    planted: Path, kind: str
+) -> None:
+    assert similarity(planted, "graph", "model") == 0
+    assert table(planted, kind, "model") == 0
+    own = [c for c in cells_of(planted / "t.csv") if c["metric"] == "share_of_connections"]
+    certain = [c for c in own if float(c["value"]) in (0, 1) and "expected" not in c["row"]]
+    assert certain and not any(c["uncertainty"] or c["low"] or c["high"] for c in certain)
+    text = (planted / "t.tex").read_text()
+    assert "one-sided 95" not in text and "independent" in text
+
+
+@pytest.mark.parametrize("kind", ["similarity", "similarity-layers"])
+def test_a_layer_that_nothing_describes_is_counted_and_weighs_nothing(
+    planted: Path, kind: str
+) -> None:
+    own = [one for one in read_descriptions(planted / "d.jsonl") if one.layer == 1]
+    write_descriptions(planted / "d.jsonl", own, "abc")
+    assert similarity(planted, "graph", "model") == 0
+    rows = read_similarity([planted / "model.jsonl"])
+    assert [row.layer for row in rows] == [0] * 12 + [1] * 12
+    assert {(row.n, row.n_undescribed, row.n_left_out) for row in rows[:6]} == {(0, 300, 1500)}
+    assert rows[0].similarity is rows[0].expected_top is None and rows[12].n == 1490
+    assert table(planted, kind, "model") == 0
+    text = (planted / "t.tex").read_text()
+    assert "above 0: 301; connections left out for it: 1,510." in text
+    cells = [c for c in cells_of(planted / "t.csv") if c["column"] in ("top 5", "0–5")]
+    assert float(cells[0]["value"]) == 1.0 and "layer 0" not in {c["row"] for c in cells}
+    write_similarity(planted / "model.jsonl", rows[:12])
+    assert table(planted, kind, "model") == 2
+
+
+def test_rows_of_two_embeddings_draws_or_sets_of_q_do_not_mix(
+    planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert similarity(planted, "graph", "model") == 0
+    rows = read_similarity([planted / "model.jsonl"])
+    assert (rows[0].embedding, rows[0].n_components, rows[0].draw_seed) == ("tfidf", 128, 0)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"embedding": "sentence-transformers"}, "expected one embedding "),
+        ({"embedding_model": "x"}, "expected one embedding_model for all similarities, found None"),
+        ({"n_components": 64}, "expected one n_components for all similarities, found 128, 64"),
+        ({"draw_seed": 1}, "expected one draw_seed for all similarities, found 0, 1"),
+    ]
+    for change, message in changes:
+        write_similarity(
+            planted / "x.jsonl", [dataclasses.replace(r, seed=1, **change) for r in rows]
+        )
+        assert table(planted, "similarity", "model", "x") == 2
+        assert message in capsys.readouterr().err
+    fewer = [dataclasses.replace(row, seed=1) for row in rows if row.q != 20]
+    write_similarity(planted / "x.jsonl", fewer)
+    assert table(planted, "similarity", "model", "x") == 2
+    error = capsys.readouterr().err
+    assert "m: expected the same q of all similarities, found 5, 10, 20, 30, 50, 100 and" in error
+
+
+def test_a_file_without_similarities_or_with_impossible_ones_is_refused(
+    planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert similarity(planted, "graph", "model") == 0
+    row = read_similarity([planted / "model.jsonl"])[0]
+    for rows, message in (
+        ([], "expected similarities, found none"),
+        ([dataclasses.replace(row, n=0)], "expected similarities of the graph of m, found none"),
+        ([dataclasses.replace(row, n=-1)], "line 1: expected n of at least 0"),
+        ([dataclasses.replace(row, similarity=None)], "line 1: expected n of at least 0"),
+    ):
+        write_similarity(planted / "x.jsonl", rows)
+        assert table(planted, "similarity", "x") == 2
+        assert message in capsys.readouterr().err
 
 
 def test_of_many_layers_neighbouring_ones_are_taken_together_and_seeds_have_a_spread(

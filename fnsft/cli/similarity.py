@@ -58,18 +58,21 @@ def run(arguments: argparse.Namespace, settings: SimilaritySettings) -> None:
             "k": settings.k,
             "n_random": settings.n_random,
             "confidence": settings.confidence,
+            "embedding": settings.embedding,
+            "embedding_model": settings.embedding_model and Path(settings.embedding_model).name,
+            "n_components": settings.n_components,
+            "draw_seed": settings.seed,
         }
         by_layer = itertools.groupby(descriptions, key=lambda one: one.layer)
-        layers = tqdm(by_layer, "similarity", graph.n_layers, unit="layer", disable=None)
+        layer_of_next, found = next(by_layer, (None, iter(())))
         rows: list[Similarity] = []
-        for number, found in layers:
-            if number >= graph.n_layers:
-                raise InputError(
-                    f"{arguments.descriptions}: expected {graph.n_layers} layers, as the graph "
-                    f"has, found layer {number}; describe this model"
-                )
+        for number in tqdm(range(graph.n_layers), "similarity", unit="layer", disable=None):
+            texts: list[Description] = []
+            if layer_of_next == number:
+                texts = list(found)
+                layer_of_next, found = next(by_layer, (None, iter(())))
             first, second, _ = graph.layers[number].nearest(settings.k)
-            vectors, defined = described(list(found), graph.d_mlp, settings)
+            vectors, defined = described(texts, graph.d_mlp, settings)
             for source, measures in compared(
                 (first, second), vectors, defined, arguments.source, settings, number
             ):
@@ -77,13 +80,18 @@ def run(arguments: argparse.Namespace, settings: SimilaritySettings) -> None:
                     Similarity(**run_of, source=source, layer=number, **measure)  # type: ignore[arg-type]
                     for measure in measures
                 ]
-        if not rows:
+        if layer_of_next is not None:
+            raise InputError(
+                f"{arguments.descriptions}: expected {graph.n_layers} layers, as the graph has, "
+                f"found layer {layer_of_next}; describe this model"
+            )
+        if not any(row.n for row in rows):
             raise InputError(
                 f"{arguments.graph}: expected connections of described neurons, found none; use "
                 "more data"
             )
         write_similarity(arguments.output, rows)
-        measured = {row.layer for row in rows}
+        measured = {row.layer for row in rows if row.n}
         record.note(
             rows=len(rows),
             layers_without_connection=[n for n in range(graph.n_layers) if n not in measured],
@@ -100,7 +108,7 @@ def described(
     from fnsft.neurons.embeddings import embed
     from fnsft.neurons.similarity import neuron_vectors
 
-    valid = [one for one in descriptions if one.score > 0 and one.text]
+    valid = [one for one in descriptions if one.score > 0 and one.text.strip()]
     if any(one.neuron >= d_mlp for one in valid):
         raise InputError(
             f"descriptions: expected {d_mlp} neurons a layer, as the graph has, found more; "
@@ -125,8 +133,9 @@ def compared(
     """Yield the numbers of a layer's connections, and of the model's random ones, for each q."""
     import numpy as np
 
-    from fnsft.neurons.similarity import random_neighbours, rank_connections, top_shares
+    from fnsft.neurons.similarity import Share, random_neighbours, rank_connections, top_shares
 
+    ends, nothing = (*settings.q, 100.0), Share(0, 0.0, None, 0.0)
     rng = np.random.default_rng((settings.seed, layer))
     rows, columns = connections
     n_graph = len(rows)
@@ -134,28 +143,29 @@ def compared(
         if name == "random-neighbours":
             rows, columns = random_neighbours(rows[defined[rows] & defined[columns]], defined, rng)
         found = rank_connections(vectors, defined, rows, columns, settings.n_random, rng)
-        if not len(found.rows):
-            return
-        shares = top_shares(found, (*settings.q, 100.0), settings.confidence)
+        n = len(found.rows)
+        shares = [(nothing, nothing)] * len(ends)
+        if n:
+            shares = top_shares(found, ends, settings.confidence)
         yield (
             name,
             [
                 {
                     "q": q,
-                    "n": len(found.rows),
+                    "n": n,
                     "n_top": top.n,
                     "stderr_top": top.stderr,
-                    "expected_top": top.expected,
+                    "expected_top": top.expected if n else None,
                     "n_bin": within.n,
                     "stderr_bin": within.stderr,
-                    "expected_bin": within.expected,
-                    "similarity": float(found.similarity.mean(dtype=np.float64)),
-                    "random_similarity": float(found.random_similarity.mean()),
+                    "expected_bin": within.expected if n else None,
+                    "similarity": float(found.similarity.mean(dtype=np.float64)) if n else None,
+                    "random_similarity": float(found.random_similarity.mean()) if n else None,
                     "n_neurons": len(np.unique(found.rows)),
                     "n_undescribed": int((~defined).sum()),
-                    "n_left_out": n_graph - len(found.rows),
+                    "n_left_out": n_graph - n,
                 }
-                for q, (top, within) in zip((*settings.q, 100.0), shares, strict=True)
+                for q, (top, within) in zip(ends, shares, strict=True)
             ],
         )
 
@@ -165,6 +175,7 @@ def summary(rows: "list[Similarity]", source: str, q: float) -> str:
     texts = []
     for name in dict.fromkeys(row.source for row in rows):
         own = [row for row in rows if row.source == name and row.q == q]
-        texts.append(f"{sum(r.n_top for r in own) / sum(r.n for r in own):.1%} ({name})")
+        if n := sum(row.n for row in own):
+            texts.append(f"{sum(row.n_top for row in own) / n:.1%} ({name})")
     n = sum(row.n for row in rows if row.source == source and row.q == q)
     return f"{n:,} connections; in the top {q:g} %: {', '.join(texts)}"

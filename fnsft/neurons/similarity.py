@@ -150,6 +150,8 @@ def random_neighbours(
         keys = rng.random((len(chunk), len(known)), dtype=np.float32)
         keys[known == chunk[:, None]] = 2
         among = _lowest(keys, int(wanted.max()))
+        order = np.argsort(np.take_along_axis(keys, among, axis=1), axis=1)
+        among = np.take_along_axis(among, order, axis=1)  # the cut below takes the lowest
         drawn += [known[own[:n]] for own, n in zip(among, wanted, strict=True)]
     return rows, np.concatenate(drawn) if drawn else rows
 

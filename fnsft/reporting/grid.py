@@ -18,6 +18,7 @@ from fnsft.reporting.table import marks_of
 DASH = "–"
 PLACES = 10  # columns of value ± error that a page holds
 SHARE = "share"  # a metric that counts neurons or draws, and has no items
+SHARE_OF_CONNECTIONS = "share_of_connections"  # whose connections are not independent
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def mark_best(
 
 
 def with_bounds(grid: Grid) -> Grid:
-    """Return the grid with a bound beside every share of no or of all items."""
-    shares = {c for c in grid.columns if c.metric != SHARE and style_of(c.metric).is_share}
+    """Return the grid with a bound beside every share of no or of all independent items."""
+    others = (SHARE, SHARE_OF_CONNECTIONS)
+    shares = {c for c in grid.columns if c.metric not in others and style_of(c.metric).is_share}
 
     def row_of(row: Row) -> Row:
         cells = {c: bounded(x) if x and c in shares else x for c, x in row.cells.items()}

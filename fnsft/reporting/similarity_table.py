@@ -17,16 +17,21 @@ from fnsft.artifacts.similarity import Similarity
 from fnsft.config.stages import TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell
+from fnsft.reporting.grid import SHARE_OF_CONNECTIONS as SHARE
 from fnsft.reporting.grid import Column, Grid, Row, cell_over_seeds
 from fnsft.reporting.labels import SOURCE_LABELS, counted
 from fnsft.reporting.notes import titled
 
 SOURCES = ("model", "random-init", "token-shuffled", "random-neighbours")
+SAME = (  # of all rows
+    *("task", "graph", "k", "n_random", "confidence", "descriptions"),
+    *("embedding", "embedding_model", "n_components", "draw_seed"),
+)
 CONTROLS = "controls"
 MOST_LAYERS = 12  # rows of a source; of more layers neighbouring ones are taken together
-SHARE = "share_of_connections"
 EXPECTED = "expected of unrelated neurons"
-Reader = Callable[[Similarity], tuple[float, float | None]]  # a number of a layer, and its error
+# A number of a layer, None where it has no connections, and its error.
+Reader = Callable[[Similarity], tuple[float | None, float | None]]
 Cells = dict[Column, Cell | None]
 LIKE = (
     Column("mean similarity", "neighbours", "similarity"),
@@ -49,26 +54,30 @@ def similarity_grid(rows: Sequence[Similarity], settings: TableSettings) -> Grid
     Raises
     ------
     InputError
-        When a model has no rows of its own graph, and for rows of two tasks, graphs or settings, or
-        of one layer twice.
+        When a model has no connections of its own graph, and for rows of two tasks, graphs or
+        settings, or of one layer twice.
     """
+    if not rows:
+        raise InputError("expected similarities, found none; see fnsft similarity")
     models = settings.models or tuple(dict.fromkeys(row.model for row in rows))
     shown = [row for row in rows if row.model in models]
     _require_one_setting(shown)
     for model in models:
-        if not any((row.model, row.source) == (model, "model") for row in shown):
+        if not any((row.model, row.source) == (model, "model") and row.n for row in shown):
             raise InputError(
                 f"expected similarities of the graph of {model}, found none; see fnsft similarity"
             )
     fill = _overall if settings.kind == "similarity" else _by_layer
-    blocks = {model: fill([row for row in shown if row.model == model]) for model in models}
+    blocks = {
+        model: fill([row for row in shown if row.model == model and row.n]) for model in models
+    }
     filled = [cells for own in blocks.values() for row in own for cells in row.cells]
     one = shown[0]
     what = (
         f"connections of neurons with their {one.k} nearest neighbours, by the rank of their "
         f"descriptions' similarity among random neurons; task {one.task}, graph {one.graph}."
     )
-    notes = _notes(shown)
+    notes = _notes(shown, settings.kind)
     return Grid(tuple(dict.fromkeys(filled)), blocks, titled(settings.title, what), notes)
 
 
@@ -109,16 +118,14 @@ def _by_source(rows: Sequence[Similarity]) -> list[tuple[str, list[Similarity]]]
 def _tops(rows: Sequence[Similarity], read: Reader) -> Cells:
     """Return the cells of each top q %; 100 holds all and is left out."""
     shares = sorted({row.q for row in rows if row.q < 100})
-    return {
-        Column("connections in the top", f"{q:g} %", SHARE): _cell(rows, q, read) for q in shares
-    }
+    return {Column("connections", f"top {q:g}", SHARE): _cell(rows, q, read) for q in shares}
 
 
 def _bins(rows: Sequence[Similarity], read: Reader) -> Cells:
     """Return the cells of each range between two q."""
     ends = sorted({row.q for row in rows})
     return {
-        Column("connections in the range", f"{low:g}–{high:g} %", SHARE): _cell(rows, high, read)
+        Column("connections", f"{low:g}–{high:g}", SHARE): _cell(rows, high, read)
         for low, high in itertools.pairwise([0, *ends])
     }
 
@@ -139,20 +146,34 @@ def _cell(rows: Sequence[Similarity], q: float, read: Reader) -> Cell | None:
 def _pooled(rows: Sequence[Similarity], read: Reader) -> Pooled:
     """Weigh layers by their connections; their errors are independent."""
     n = sum(row.n for row in rows)
-    read_rows = [(row.n, *read(row)) for row in rows]
+    read_rows = [
+        (row.n, value, error) for row in rows for value, error in [read(row)] if value is not None
+    ]
     squares = [(count * error) ** 2 for count, _, error in read_rows if error is not None]
-    stderr = math.sqrt(sum(squares)) / n if len(squares) == len(rows) else None
+    # Where no or all connections are in, the errors are 0 and say nothing.
+    stderr = math.sqrt(sum(squares)) / n or None if len(squares) == len(rows) else None
     return Pooled(sum(count * value for count, value, _ in read_rows) / n, stderr, n)
 
 
 def _require_one_setting(rows: Sequence[Similarity]) -> None:
-    for field in ("task", "graph", "k", "n_random", "confidence", "descriptions"):
+    for field in SAME:
         for model in dict.fromkeys(row.model for row in rows):
             # Models may be described by different sources; a model and its controls may not.
             some = [r for r in rows if field != "descriptions" or r.model == model]
-            if len(found := sorted({getattr(row, field) for row in some})) > 1:
+            if len(found := sorted({getattr(row, field) for row in some}, key=str)) > 1:
                 listing = ", ".join(map(str, found))
                 raise InputError(f"expected one {field} for all similarities, found {listing}")
+    for model in dict.fromkeys(row.model for row in rows):
+        shares: dict[tuple[str, int, int], set[float]] = {}
+        for row in rows:
+            if row.model == model:
+                shares.setdefault((row.source, row.seed, row.layer), set()).add(row.q)
+        if len(sets := {tuple(sorted(found)) for found in shares.values()}) > 1:
+            listing = " and ".join(", ".join(f"{q:g}" for q in one) for one in sorted(sets)[:2])
+            raise InputError(
+                f"{model}: expected the same q of all similarities, found {listing}; run fnsft "
+                "similarity with one q"
+            )
     keys = [dataclasses.astuple(row)[:6] + (row.q,) for row in rows]
     if len(set(keys)) < len(keys):
         twice = next(row for row, key in zip(rows, keys, strict=True) if keys.count(key) > 1)
@@ -162,15 +183,17 @@ def _require_one_setting(rows: Sequence[Similarity]) -> None:
         )
 
 
-def _notes(rows: Sequence[Similarity]) -> tuple[str, ...]:
+def _notes(rows: Sequence[Similarity], kind: str) -> tuple[str, ...]:
     """Say what the columns and controls are, whose descriptions, and what is left out."""
     one = rows[0]
     own = [row for row in rows if row.source == "model" and row.q == 100]
     texts = [
         f"In the top q %: the one-sided {one.confidence:.0%} upper bound (Clopper–Pearson) on the "
-        f"connection's share of {one.n_random:,} random neurons of its layer that are at least as "
-        "similar is at most q.",
+        f"connection's share of up to {one.n_random:,} random neurons of its layer that are at "
+        "least as similar is at most q.",
     ]
+    if kind == "similarity-layers":
+        texts.append("Columns a–b: in the top b % and in no smaller top.")
     published = dict.fromkeys(row.model for row in rows if row.descriptions == "database")
     whose = []
     if published:

@@ -125,6 +125,7 @@ class SimilaritySettings(Settings):
     """Whether neighbours in a graph are described alike (2026, Tables 4 and 5)."""
 
     stage: ClassVar[str] = "similarity"
+    version: ClassVar[int] = 2
 
     k: int = setting(5, "neighbours of a neuron in the graph (2026)", above=0)
     n_random: int = setting(200, "random neurons that each neighbour is ranked among", above=0)
