@@ -131,12 +131,12 @@ def test_a_random_neighbour_is_another_neuron_that_is_described() -> None:
 
 
 def test_random_neighbours_of_a_neuron_do_not_depend_on_how_many_others_have() -> None:
-    defined = np.ones(60, dtype=bool)
-    few, many = (np.repeat(np.arange(60), [1] * 59 + [last]) for last in (1, 40))
+    defined = np.ones(3_000, dtype=bool)
+    few, many = (np.repeat(np.arange(60), [2] * 59 + [last]) for last in (2, 900))
     alone, beside = (
         random_neighbours(rows, defined, np.random.default_rng(3))[1] for rows in (few, many)
     )
-    assert (alone[:59] == beside[:59]).all() and alone[59] in beside[59:]
+    assert (alone == beside[:120]).all()
 
 
 def test_errors_of_a_share_take_connections_with_a_neuron_in_common_together() -> None:
@@ -429,6 +429,8 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
     write_descriptions(planted / "d.jsonl", [Description(0, 300, "+", "x", 1.0)], "abc")
     refused("expected 300 neurons a layer")
     write_descriptions(planted / "d.jsonl", [Description(0, 0, "+", "x", 0.0)], "abc")
+    refused("expected connections of described neurons, found none")
+    write_descriptions(planted / "d.jsonl", [Description(0, 0, "+", " ", 1.0)], "abc")
     refused("expected connections of described neurons, found none")
     write_descriptions(planted / "d.jsonl", [Description(0, 0, "+", "x", 1.0)], "other")
     refused("made from model other, expected model abc")
