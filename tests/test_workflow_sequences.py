@@ -1,6 +1,7 @@
 """Sequences of stages in the workflow: what each begins with, and what is run again."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def test_a_continual_stage_begins_with_the_model_of_the_one_before(
     for path in runs.glob("*/code/*/seed0"):
         run = read_training(path).run
         assert (run.stage, run.sequence, run.seed) == (2, "math>code", 0), path
+    adapter = json.loads((runs / "lora/code/lora/seed0/adapter_config.json").read_text())
+    assert Path(adapter["base_model_name_or_path"]).is_dir(), "an adapter needs what it is of"
     settings = yaml.safe_load((finished / "workflow/configs/tiny.yaml").read_text())
     factor = settings["later_stages"]["learning_rate_factor"]
     first, second = (
