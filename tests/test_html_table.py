@@ -8,14 +8,17 @@ from score_rows import joined
 
 from fnsft.artifacts.records import write_records
 from fnsft.cli.main import main
+from fnsft.reporting.cells import Cell
+from fnsft.reporting.grid import Column, Grid, Row, mark_best
 from fnsft.reporting.html_table import html_table
+from fnsft.reporting.markdown import grid_markdown
 
 MARKDOWN = r"""**A caption \<b\> & more.**
 
 |             |  a \| b |       c |
 | ----------- | ------: | ------: |
 | **Model**   |         |         |
-| SFT \*      | **1.0** | <u>2</u> ± 0.1 |
+| SFT \*      | **1.0** | <ins>2</ins> ± 0.1 |
 | *controls*  |         |         |
 | x \<img\>   |       – |   3 † |
 
@@ -37,8 +40,17 @@ def test_cells_heads_and_notes_are_those_of_the_markdown() -> None:
     assert texts(page, "td") == ["1.0", "2 ± 0.1", "–", "3 †"]
     assert texts(page, "li") == ["Items: 400 * 2.", "Bold: best."]
     assert texts(page, "title") == ["A caption <b> & more."]
-    assert "<strong>1.0</strong>" in page and "<u>2</u>" in page and "<em>controls</em>" in page
+    assert "<strong>1.0</strong>" in page and "<ins>2</ins>" in page and "<em>controls</em>" in page
     assert page.count('scope="rowgroup"') == 2 and page.count('scope="row"') == 2
+
+
+def test_best_and_second_are_marked_as_our_markdown_marks_them() -> None:
+    column = Column("gsm8k", "", "accuracy")
+    cells = [{column: Cell(value, 0.01, "items", 400, 1)} for value in (0.5, 0.25)]
+    mark_best(cells, [[column]])
+    rows = [Row("", name, own) for name, own in zip("ab", cells, strict=True)]
+    page = html_table(grid_markdown(Grid((column,), {"": rows}, "Two.")))
+    assert "<strong>50.0</strong>" in page and "<ins>25.0</ins>" in page and "&lt;" not in page
 
 
 def test_text_is_never_markup() -> None:

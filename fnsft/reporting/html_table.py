@@ -17,7 +17,7 @@ thead th { border-bottom: 1px solid; vertical-align: bottom; }
 tbody th[colspan] { padding-top: 0.8rem; }
 """.strip()
 MARKUP = (
-    (r"&lt;u&gt;(.+?)&lt;/u&gt;", r"<u>\1</u>"),
+    (r"&lt;ins&gt;(.+?)&lt;/ins&gt;", r"<ins>\1</ins>"),
     (r"\*\*(.+?)\*\*", r"<strong>\1</strong>"),
     (r"\*(.+?)\*", r"<em>\1</em>"),
 )

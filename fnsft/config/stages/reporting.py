@@ -31,7 +31,7 @@ class TableSettings(Settings):
     """One table of a kind."""
 
     stage: ClassVar[str] = "table"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     kind: TableKind = setting("methods", "what the table shows")
     benchmark: str = setting("gsm8k", "benchmark whose records are tabulated")
