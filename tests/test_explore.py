@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from explore_results import (
     write_runs,
 )
 from network_rows import networks_of
-from score_rows import stage_of
+from score_rows import joined, stage_of
 
 from fnsft.artifacts.clusters import Clusters, LayerClusters, write_clusters
 from fnsft.artifacts.graphs import LayerGraph, read_graph
@@ -85,6 +87,33 @@ def test_no_metric_record_is_left_out_or_counted_twice(results: Path, made) -> N
     metrics = read_records((results / "metrics").rglob("*.jsonl"))
     joined = read_records((results / "transfer").rglob("*.jsonl"))
     assert shown == len(metrics) + sum(r.benchmark in ("continual", "drift") for r in joined)
+
+
+def test_an_infinite_perplexity_is_shown_and_has_no_place_in_a_drawing(tmp_path: Path) -> None:
+    records = [r for r in joined(("sft", "replay")) if r.metric == "perplexity"]
+    broken = [
+        replace(r, value=math.inf) if (r.method, r.stage) == ("sft", 2) else r for r in records
+    ]
+    for seed in SEEDS:
+        for place in ("metrics", "transfer"):
+            own = [r for r in broken if r.seed in (None, seed)]
+            write_records(tmp_path / f"broken/{place}/tiny/math-code/a/seed{seed}.jsonl", own)
+    data = explored(tmp_path / "broken")[1]
+    shown = [row for row in rows_of(data["metrics"]) if row["shown"] == "inf"]
+    assert {(row["method"], row["value"], row["error"]) for row in shown} == {("SFT", None, "")}
+    points = {point["method"]: point for point in rows_of(data["trade_offs"][0]["points"])}
+    sft, replay = points.pop("SFT"), points.popitem()[1]
+    assert (sft["learned"], sft["learned_spread"], sft["kept"], sft["front"]) == (None,) * 3 + (
+        False,
+    )
+    assert replay["front"] and replay["learned"] > 1
+
+
+def test_a_share_of_no_items_has_the_bound_of_tables_for_an_error() -> None:
+    (right,) = [r for r in stage_of("sft", 0, 1)[0] if r.benchmark == "cloze"]
+    row, longer = metric_rows({"a": [replace(right, value=0.0, stderr=0.0)], "b": [right]})
+    assert (row.error, row.error_of) == ("≤ 5.8", "bound")  # 1 - 0.05^(1/50)
+    assert longer.error_of == "items" and float(longer.error) > 0
 
 
 def test_two_records_of_one_seed_are_refused() -> None:

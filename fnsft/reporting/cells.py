@@ -82,7 +82,8 @@ def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], wher
     values = [record.value for record in records]
     value, kind, uncertainty = statistics.fmean(values), "items", records[0].stderr
     if len(values) >= 3:
-        kind, uncertainty = "seeds", statistics.stdev(values) / math.sqrt(len(values))
+        spread = statistics.stdev(values) if all(map(math.isfinite, values)) else None
+        kind, uncertainty = "seeds", spread and spread / math.sqrt(len(values))
     elif len(values) == 2:
         kind, uncertainty = "pooled items", _root_mean_square([r.stderr for r in records])
     perplexities = [training.best_validation_perplexity for training in trainings]

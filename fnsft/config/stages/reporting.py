@@ -118,6 +118,7 @@ class ExploreSettings(Settings):
     """One page of an experiment's results (ours)."""
 
     stage: ClassVar[str] = "explore"
+    version: ClassVar[int] = 2
 
     k: int = setting(20, "nearest neighbours that count for in-degrees and clusters", above=0)
     neighbours: int = setting(10, "nearest neighbours that a neuron's page lists", above=0)

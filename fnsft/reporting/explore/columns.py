@@ -1,6 +1,7 @@
 """Tables as columns of short numbers, which pack far better than a mapping for every row."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,10 +15,15 @@ def columns_of(rows: Sequence[Any], cls: type[Any]) -> dict[str, list[Any]]:
 
 
 def short(value: Any, digits: int = 5) -> Any:
-    """Return a number at the digits that a page shows; anything else as it is."""
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+    """Return a number at the digits that a page shows; anything else as it is.
+
+    JSON has no infinity and no NaN: None in their place.
+    """
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def numbers(values: np.ndarray | Iterable[float], digits: int = 4) -> list[float | None]:
-    """Return numbers for JSON, which has no NaN: None in its place."""
-    return [None if value != value else short(float(value), digits) for value in values]
+    """Return numbers for JSON, each as :func:`short` has it."""
+    return [short(float(value), digits) for value in values]

@@ -1,7 +1,7 @@
 """What the page says of methods: every metric record over seeds, and learned against kept."""
 
 import dataclasses
-import statistics
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from fnsft.artifacts.records import Record
 from fnsft.config.stages import FigureSettings
 from fnsft.errors import InputError
-from fnsft.reporting.cells import cell_of
+from fnsft.reporting.cells import Cell, bounded, cell_of
+from fnsft.reporting.grid import deviation_of
 from fnsft.reporting.labels import label_of, run_label, style_of
 from fnsft.reporting.scores import scores_of, sequence_of
 from fnsft.reporting.trade_off import means_of, outcomes_of, pareto_front
@@ -22,8 +23,9 @@ PER_RUN = ("seed", "value", "stderr", "protocol", "data_sha256", "versions", "n"
 class MetricRow:
     """One metric of one run over its seeds.
 
-    ``value`` is in the unit of ``unit``; ``shown`` and ``error`` are as tables print them.
-    ``error_of`` is what the error is over, as :class:`fnsft.reporting.cells.Cell` has it.
+    ``value`` is in the unit of ``unit``; ``shown`` and ``error`` are as tables print them, beside
+    shares of no and of all items a bound. ``error_of`` is what the error is over, as
+    :class:`fnsft.reporting.cells.Cell` has it, or "bound".
     """
 
     model: str
@@ -90,6 +92,7 @@ def _row(run: str, records: Sequence[Record]) -> MetricRow:
     # Cells are of one number of items; where seeds differ, the page shows none.
     alike = [dataclasses.replace(record, n=first.n) for record in records]
     cell, style = cell_of(alike, [], run), style_of(first.metric)
+    cell = bounded(cell) if style.is_share and len(sizes) == 1 else cell
     masked = f", mask {first.forward_mask}" if first.forward_mask else ""
     return MetricRow(
         model=first.model,
@@ -101,8 +104,8 @@ def _row(run: str, records: Sequence[Record]) -> MetricRow:
         subset=first.subset or "",
         value=cell.value * style.scale,
         shown=style.printed(cell.value),
-        error=_error(cell.uncertainty, cell.value, first.metric),
-        error_of=cell.kind,
+        error=_error(cell, first.metric),
+        error_of="bound" if cell.bound else cell.kind,
         unit=style.unit,
         seeds=len(records),
         items=first.n if len(sizes) == 1 else None,
@@ -110,8 +113,11 @@ def _row(run: str, records: Sequence[Record]) -> MetricRow:
     )
 
 
-def _error(uncertainty: float | None, value: float, metric: str) -> str:
-    return "" if uncertainty is None else style_of(metric).printed(uncertainty, beside=value)
+def _error(cell: Cell, metric: str) -> str:
+    style = style_of(metric)
+    if cell.bound:
+        return f"{cell.bound[0]} {style.printed(cell.bound[1])}"
+    return "" if cell.uncertainty is None else style.printed(cell.uncertainty, beside=cell.value)
 
 
 def own_records(records: Iterable[Record]) -> list[Record]:
@@ -133,8 +139,9 @@ def trade_offs(sequence: str, records: Sequence[Record]) -> list[dict[str, Any]]
     found = []
     for model in dict.fromkeys(key[0] for key in means):
         keys = [key for key in means if key[0] == model]
-        places = [(sign * means[key].learned, sign * means[key].kept) for key in keys]
-        front = {keys[place] for place in pareto_front(places)}
+        drawn = [k for k in keys if math.isfinite(means[k].learned + means[k].kept)]
+        places = [(sign * means[key].learned, sign * means[key].kept) for key in drawn]
+        front = {drawn[place] for place in pareto_front(places)}
         points = []
         for key in keys:
             runs = outcomes.runs[key].values()
@@ -144,9 +151,9 @@ def trade_offs(sequence: str, records: Sequence[Record]) -> list[dict[str, Any]]
                 TradeOffPoint(
                     method=run_label(key[1], key[2]),
                     learned=outcomes.shown(means[key].learned),
-                    learned_spread=_spread(learned),
+                    learned_spread=deviation_of(learned),
                     kept=outcomes.shown(means[key].kept),
-                    kept_spread=_spread(kept),
+                    kept_spread=deviation_of(kept),
                     seeds=len(runs),
                     front=key in front,
                 )
@@ -154,10 +161,6 @@ def trade_offs(sequence: str, records: Sequence[Record]) -> list[dict[str, Any]]
         labels = {"learned": outcomes.learned, "kept": outcomes.kept}
         found.append({"model": model, "sequence": sequence, "points": points} | labels)
     return found
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def methods_of(records: Iterable[Record]) -> list[str]:

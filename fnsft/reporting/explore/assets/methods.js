@@ -19,8 +19,9 @@ function tradeOffs() {
 
 function tradeOff(one) {
   const points = rowsOf(one.points).map((point, i) => ({ ...point, number: i + 1 }));
-  const printed = (value) => (one.learned.endsWith("%") ? value.toFixed(1).replace("-", "−") : decimal(value));
+  const printed = (value) => (value != null && one.learned.endsWith("%") ? value.toFixed(1).replace("-", "−") : decimal(value));
   const spread = (value, of) => printed(value) + (of == null ? "" : ` ± ${printed(of)}`);
+  const drawn = points.filter((p) => p.learned != null && p.kept != null);
   const columns = [
     { name: "No.", number: true, cell: (p) => p.number, key: (p) => p.number },
     { name: "Method", first: true, cell: (p) => p.method + (p.front ? " *" : ""), key: (p) => p.method },
@@ -30,10 +31,11 @@ function tradeOff(one) {
   ];
   const caption =
     `${one.model}, ${one.sequence}. Learned: ${one.learned}. Kept: ${one.kept}. ` +
-    "* on the Pareto front, filled in the drawing; ± standard deviation over seeds.";
+    "* on the Pareto front, filled in the drawing; ± standard deviation over seeds." +
+    (drawn.length < points.length ? " – is infinite, and not drawn." : "");
   return [
     h("h3", {}, `${one.model}, ${one.sequence}`),
-    h("div", { class: "pair" }, scatter({ ...one, points }), sortable({ caption, columns, rows: points })),
+    h("div", { class: "pair" }, drawn.length > 0 && scatter({ ...one, points: drawn }), sortable({ caption, columns, rows: points })),
   ];
 }
 
@@ -41,6 +43,7 @@ const KINDS = {
   items: "items",
   "pooled items": "items",
   seeds: "seeds",
+  bound: "one-sided 95 % bound",
 };
 
 function metricsTable(rows, query) {
