@@ -96,6 +96,10 @@ def test_a_report_is_small_and_runs_nothing(report: str, tree: Path) -> None:
     assert not (tree / "results/smoke/world").exists()
 
 
+def test_a_table_is_published_as_a_page_too(tree: Path) -> None:
+    assert planned(tree, target="results/table1.html")["publish_table"] == 1
+
+
 def test_the_page_of_results_asks_for_nothing_and_follows_what_is_made(tree: Path) -> None:
     target = "results/explore.html"
     assert planned(tree, target=target) == {"explore": 1, "publish_explore": 1}
@@ -104,6 +108,10 @@ def test_the_page_of_results_asks_for_nothing_and_follows_what_is_made(tree: Pat
     assert done.returncode == 0, done.stderr
     shown = data_of((tree / target).read_text())["overview"]
     assert shown["experiment"] == "smoke" and shown["models"] == ["tiny"]
+    assert planned(tree, target=target) == {}
+    (tree / "results/smoke/table1.csv").write_text("a\n")
+    assert planned(tree, target=target) == {"explore": 1, "publish_explore": 1}
+    (tree / "results/smoke/table1.csv").unlink()
     assert planned(tree, target=target) == {}
     write_graphs(tree / "results/smoke/neurons/tiny/math/seed0")
     assert planned(tree, target=target) == {"explore": 1, "publish_explore": 1}

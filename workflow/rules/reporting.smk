@@ -324,9 +324,9 @@ rule sweep:
 
 rule publish_table:
     input:
-        multiext(RESULTS + "/{table}", ".tex", ".csv", ".md"),
+        multiext(RESULTS + "/{table}", ".tex", ".csv", ".md", ".html"),
     output:
-        multiext("results/{table}", ".tex", ".csv", ".md"),
+        multiext("results/{table}", ".tex", ".csv", ".md", ".html"),
     message:
         "publish {wildcards.table} of this experiment"
     shell:
@@ -424,12 +424,15 @@ rule made:
 
 
 def newest_result():
-    """When the last of an experiment's artefacts was written, and how many there are."""
+    """When the last of an experiment's artefacts was written, how many, and what lies beside."""
     try:
-        files = result_files(Path(RESULTS)).read
+        found = result_files(Path(RESULTS))
     except InputError:
         return "none"
-    return f"{max(path.stat().st_mtime_ns for path in files)} {len(files)}"
+    times = [path.stat().st_mtime_ns for path in found.read]
+    return " ".join(
+        [str(max(times)), str(len(times)), *found.tables, "/", *found.figures]
+    )
 
 
 # It shows what there is, and so has no input that could ask for more; what was written since
