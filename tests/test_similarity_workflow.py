@@ -30,8 +30,8 @@ def test_both_controls_are_described_and_compared_beside_the_model(tree: Path, t
 
 @pytest.mark.workflow
 def test_a_model_with_a_database_is_described_by_it_and_has_no_twin(tree: Path, overlay) -> None:
-    (tree / "published.jsonl").write_text("")
-    published = overlay(models={"tiny": {"descriptions": "published.jsonl"}})
+    (tree / "published rows.jsonl").write_text("")
+    published = overlay(models={"tiny": {"descriptions": "published rows.jsonl"}})
     plan = planned(tree, published, target=TARGETS[0])
     wanted = {"describe": 1, "project": 2, "similarity": 2, "table": 1}
     assert {rule: plan.get(rule) for rule in wanted} == wanted and "twin" not in plan
@@ -46,7 +46,7 @@ def test_a_model_with_a_database_is_described_by_it_and_has_no_twin(tree: Path, 
         str(published),
     )
     done = snakemake(tree, *arguments, "--", TARGETS[0])
-    assert "--database published.jsonl" in done.stdout + done.stderr
+    assert "--database 'published rows.jsonl'" in done.stdout + done.stderr
 
 
 @pytest.mark.workflow

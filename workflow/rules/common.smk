@@ -1,5 +1,6 @@
 # The configuration, checked before anything else, and the paths that the rules share.
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 

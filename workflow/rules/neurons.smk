@@ -232,7 +232,8 @@ rule describe:
     params:
         stage=stage(EXPERIMENT.describe()),
         texts=lambda wildcards: " ".join(
-            f"--{name} {file}" for name, file in described_by(wildcards).items()
+            f"--{name} {shlex.quote(str(file))}"
+            for name, file in described_by(wildcards).items()
         ),
     message:
         "describe the neurons of {wildcards.model} on {wildcards.task}"
