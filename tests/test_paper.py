@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,31 @@ def test_what_is_missing_or_no_table_is_named_in_one_line(
     assert not (tmp_path / "paper.tex").exists()
 
 
+@pytest.mark.parametrize("manifest", ["[1]", '{"settings": [1]}', '{"settings": {"kind": [1]}}'])
+def test_a_figures_manifest_that_is_none_is_refused(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "a.pdf").write_text("")
+    manifest_path(tmp_path / "a.pdf").write_text(manifest)
+    with pytest.raises(InputError, match=r"a\.pdf\.manifest\.json: expected a figure's manifest"):
+        figure_of(tmp_path / "a.pdf", tmp_path)
+
+
+def test_an_engine_that_takes_too_long_ends_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "latexmk"
+    engine.write_text(f"#!/bin/sh\nsleep 20 &\necho $! > {tmp_path}/child\nwait\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(engines, "LIMIT_SECONDS", 1)
+    (tmp_path / "paper.tex").write_text("x")
+    began = time.monotonic()
+    with pytest.raises(InputError, match="latexmk to end within 1 s"):
+        engines.typeset(tmp_path / "paper.tex", tmp_path / "paper.pdf")
+    assert time.monotonic() - began < 10
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
 def configuration(repository: Path, **paper: object) -> Experiment:
     config = yaml.safe_load((repository / "config.yaml").read_text())
     return Experiment(config | {"paper": config["paper"] | paper})
@@ -280,6 +306,7 @@ def test_the_paper_holds_all_of_the_catalogues_but_what_trains_too_much(reposito
         ({"figures": ["table1"]}, "paper.figures: 'table1' is none of figures"),
         ({"tables": ["table1"] * 2}, "paper.tables: expected each once, found 'table1' twice"),
         ({"pages": 3}, "paper: unknown key 'pages'"),
+        ({"tables": [], "figures": []}, "paper: expected tables or figures, found neither"),
     ],
 )
 def test_a_name_that_is_none_is_refused(
@@ -287,6 +314,14 @@ def test_a_name_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         configuration(repository, **paper).check()
+
+
+@pytest.mark.parametrize("name", ["paper", "explore"])
+def test_a_table_may_not_have_the_name_of_a_file_beside_it(repository: Path, name: str) -> None:
+    experiment = configuration(repository)
+    experiment.config["tables"][name] = experiment.config["tables"]["table1"]
+    with pytest.raises(InputError, match=f"tables: expected another name than '{name}'"):
+        experiment.check()
 
 
 @pytest.mark.workflow

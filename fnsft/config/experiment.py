@@ -62,6 +62,7 @@ CATALOGUES = (
 NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
 SEQUENCE_KINDS = ("continual", "transfer", "trade-off", "rates")
 SUITE_KINDS = ("benchmarks", "bars")
+PAGES = ("paper", "explore")  # what else lies beside the tables
 SIMILARITY_KINDS = ("similarity", "similarity-layers")
 GRAPHLESS_FIGURES = (
     *("perplexity", "sweep", "updates", "telemetry", "influence", "activations"),
@@ -170,6 +171,8 @@ class Experiment:
     def paper(self) -> PaperEntry:
         """Return what the paper holds: entries of the catalogues, each once."""
         paper = self._section("paper", PaperEntry)
+        if "paper" in self.config and not (paper.tables or paper.figures):
+            raise InputError("paper: expected tables or figures, found neither; name some")
         for catalogue, names in (("tables", paper.tables), ("figures", paper.figures)):
             known = list(self.config[catalogue])
             for place, name in enumerate(names):
@@ -429,6 +432,11 @@ class Experiment:
             for name in self.config.get(catalogue, {}):
                 if not NAME.fullmatch(name):
                     raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
+        if taken := [name for name in PAGES if name in self.config["tables"]]:
+            raise InputError(
+                f"tables: expected another name than {taken[0]!r}, which names the files of fnsft "
+                f"{taken[0]}; rename it"
+            )
         self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
         self.cluster(), self.overlap(), self.measure(""), self.lesion()
         self.answer(), self.score(), self.drift()

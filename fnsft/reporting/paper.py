@@ -96,17 +96,26 @@ def figure_of(path: Path, folder: Path) -> PaperFigure:
     Raises
     ------
     InputError
-        When the figure is missing, or LaTeX could not find it by its name.
+        When the figure is missing, its manifest is none of a figure, or LaTeX could not find it by
+        its name.
     """
     manifest = manifest_path(existing(path))
-    made: dict[str, Any] = read_json(manifest) if manifest.exists() else {}
-    kind: Any = made.get("settings", {}).get("kind")
+    kind: Any = _kind_in(manifest) if manifest.exists() else None
     name, shown = path.stem.replace("_", " ").capitalize(), CAPTIONS.get(kind, "")
     caption = shown if shown.startswith(name) else f"{name}. {shown}".strip()
     relative = Path(os.path.relpath(path, folder)).as_posix()
     if found := sorted(set(relative) & UNNAMEABLE):
         raise InputError(f"{path}: expected a name without {found[0]}, which TeX takes; rename it")
     return PaperFigure(relative, caption)
+
+
+def _kind_in(manifest: Path) -> str | None:
+    made: Any = read_json(manifest)
+    settings = made.get("settings", {}) if isinstance(made, dict) else made
+    kind = settings.get("kind") if isinstance(settings, dict) else settings
+    if not isinstance(settings, dict) or not isinstance(kind, str | None):
+        raise InputError(f"{manifest}: expected a figure's manifest, found another; draw it anew")
+    return kind
 
 
 def _about(settings: PaperSettings, n_tables: int, n_figures: int) -> str:

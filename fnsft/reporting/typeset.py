@@ -1,8 +1,10 @@
 """A LaTeX document as PDF, with whichever engine is there, without shell escapes or questions."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -82,21 +84,28 @@ def _run(command: list[str], document: Path) -> tuple[str, int]:
         "FORCE_SOURCE_DATE": "1",
         "max_print_line": "1000",  # or the log's lines break within a path
     }
-    try:
-        done = subprocess.run(
-            command,
-            cwd=document.parent,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=LIMIT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{document}: {command[0]} took over {LIMIT_SECONDS} s") from None
-    return done.stdout, done.returncode
+    with subprocess.Popen(
+        command,
+        cwd=document.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as engine:
+        try:
+            said, _ = engine.communicate(timeout=LIMIT_SECONDS)
+        except BaseException as error:
+            # latexmk's own child holds the pipe and would go on: the whole group has to end.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(engine.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            late = f"{document}: expected {command[0]} to end within {LIMIT_SECONDS} s"
+            raise InputError(f"{late}, found it running; look for a loop in the document") from None
+    return said, engine.returncode
 
 
 def _complaint(text: str) -> str:
