@@ -371,6 +371,7 @@ def test_a_sequence_that_cannot_be_drawn_says_why(tmp_path: Path) -> None:
         (lambda folder: None, "no such file or folder"),
         (lambda folder: folder.mkdir(), "expected the results of an experiment"),
         (lambda folder: write_stale_clusters(folder), "made from model fedcba9876543210, expected"),
+        (lambda folder: write_stray_run(folder), "expected a run at <model>/<task>/<variant>/seed"),
         (lambda folder: write_narrow_updates(folder), "expected updates of 4 layers of 50 neurons"),
     ],
 )
@@ -394,6 +395,12 @@ def write_stale_clusters(folder: Path) -> None:
     one = LayerClusters(labels, labels, np.ones((D_MLP, 2), np.float32), np.zeros(2))
     stale = Clusters([one] * N_LAYERS, D_MLP)
     write_clusters(home / "clusters/paper.safetensors", stale, IDENTITY[::-1])
+
+
+def write_stray_run(folder: Path) -> None:
+    write_graphs(folder / "neurons/tiny/math/seed0")
+    write_runs(folder)
+    (folder / "runs/tiny/math/collab-p0.5/seed1").rename(folder / "runs/lonely")
 
 
 def write_narrow_updates(folder: Path) -> None:

@@ -11,7 +11,7 @@ from fnsft.cli.main import main
 from fnsft.config.stages import TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell
-from fnsft.reporting.csv_table import PUBLISHED_FIELDS, csv_text, grid_csv
+from fnsft.reporting.csv_table import PUBLISHED_FIELDS, csv_text, grid_csv, read_csv
 from fnsft.reporting.grid import Column, Grid, Row
 from fnsft.reporting.published import published_text
 from fnsft.reporting.table import summarise
@@ -93,13 +93,26 @@ def test_a_cell_that_we_did_not_measure_has_nothing_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"unit": "‰"}, "unit: expected one of"), ({"value": "x"}, "value: ")]
+    ("wrong", "message"),
+    [
+        ({"unit": "‰"}, "unit: expected one of"),
+        ({"unit": ""}, "unit: expected one of %, share, found ''"),
+        ({"value": "x"}, "value: "),
+        ({"fraction": "abc"}, "fraction: expected a number, found 'abc'"),
+    ],
 )
 def test_what_is_compared_has_to_be_a_number_in_a_known_unit(
     wrong: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         published_text([published(**wrong)], OURS)
+
+
+def test_a_row_with_too_few_cells_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "short.csv"
+    path.write_text("a,b\n1,2\n1\n")
+    with pytest.raises(InputError, match=r"short\.csv: row 2: expected 2 cells, found 1"):
+        read_csv(path, ("a",))
 
 
 def test_show_compares_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

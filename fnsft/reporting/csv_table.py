@@ -184,4 +184,10 @@ def read_csv(path: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
         rows = list(reader)
     if not rows:
         raise InputError(f"{path}: expected at least one row, found none")
+    for number, row in enumerate(rows, start=1):
+        if None in row.values():
+            n_cells = sum(cell is not None for cell in row.values())
+            raise InputError(
+                f"{path}: row {number}: expected {len(row)} cells, found {n_cells}; complete it"
+            )
     return rows

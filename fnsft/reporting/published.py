@@ -32,7 +32,7 @@ def published_text(published: Sequence[CsvRow], table: Sequence[CsvRow] = ()) ->
     Raises
     ------
     InputError
-        When a number that is compared is none, or has an unknown unit.
+        When a fraction or a number that is compared is none, or has an unknown unit.
     """
     ours: dict[Key, list[Ours]] = {}
     for found in ours_of(table):
@@ -70,7 +70,10 @@ def _key(*names: str) -> Key:
 
 
 def _fraction(row: CsvRow) -> float | None:
-    return float(row["fraction"]) if row["fraction"] else None
+    try:
+        return float(row["fraction"]) if row["fraction"] else None
+    except ValueError:
+        raise InputError(f"fraction: expected a number, found {row['fraction']!r}") from None
 
 
 def _beside_text(beside: Sequence[tuple[CsvRow, Ours]]) -> str:
@@ -87,14 +90,16 @@ def _beside_text(beside: Sequence[tuple[CsvRow, Ours]]) -> str:
 
 def _compared(row: CsvRow, found: Ours) -> tuple[str, ...]:
     """Return a line of the comparison, in the unit that tables print."""
-    if row["unit"] not in UNITS:
-        known = ", ".join(unit or "none" for unit in UNITS)
+    style = style_of(row["metric"])
+    # What prints in percent is published in percent or as a share: without a unit it is neither.
+    units = [unit for unit in UNITS if unit or style.scale == 1]
+    if row["unit"] not in units:
+        known = ", ".join(unit or "none" for unit in units)
         raise InputError(f"unit: expected one of {known}, found {row['unit']!r}")
     try:
         value = float(row["value"]) * UNITS[row["unit"]]
     except ValueError:
         raise InputError(f"value: expected a number, found {row['value']!r}") from None
-    style = style_of(row["metric"])
     error = "" if found.uncertainty is None else f"±{style.printed(found.uncertainty, found.value)}"
     difference = found.value - value
     sign = "+" if float(style.printed(difference)) > 0 else ""

@@ -106,7 +106,13 @@ def result_files(folder: Path) -> ResultFiles:
 
 def run_place(run: Path, runs: Path) -> tuple[str, str, str]:
     """Return the model that a run began with, its task and its variant, from its folder."""
-    *model, task, variant, _ = run.relative_to(runs).parts
+    parts = run.relative_to(runs).parts
+    if len(parts) < 4:
+        raise InputError(
+            f"{run}: expected a run at <model>/<task>/<variant>/seed<k> below {runs}, found it at "
+            f"{'/'.join(parts) or '.'}; move it there, or elsewhere"
+        )
+    *model, task, variant, _ = parts
     return "/".join(model), task, variant
 
 
