@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -99,6 +100,12 @@ def test_packages_that_are_absent_or_out_of_range_are_named(declaring: Path) -> 
     assert found["packages"].found.startswith("1 of 3 in range")
     assert found["no-such-package"].remedy == "pip install 'no-such-package>=2'"
     assert "nor-this-one is not there" in found["[gguf]"].found
+
+
+def test_every_extra_for_users_is_looked_for(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    for_work = {"test", "benchmarks", "browser", "dev"}
+    assert {*installation.EXTRAS} == {*project["optional-dependencies"]} - for_work
 
 
 def test_something_needed_that_is_missing_fails(

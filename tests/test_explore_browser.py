@@ -161,6 +161,8 @@ def test_a_layer_shows_its_clusters_hubs_and_controls(opened) -> None:
     tab = opened("layers/0")
     assert tab.locator("svg a.tile").count() == 5
     assert column(tab, "stays inside", "Neurons") == ["9", "10", "10", "10", "10"]
+    # A neuron without a + description is shown by its other one.
+    assert any(column(tab, "most lists", "Description"))
     hubs = column(tab, "most lists", "Neuron")
     assert hubs[0] == "0:7" and len(hubs) == 10
     for name, value in (("model", "1.60"), ("random-initialised twin", "1.20")):

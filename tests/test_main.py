@@ -38,6 +38,18 @@ def test_words_that_do_not_fit_give_one_line(
     assert message in refusal(words, capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "form"),
+    [(["--help"], "LaTeX, CSV, Markdown and HTML"), (["describe", "--help"], ".jsonl.gz: import")],
+)
+def test_help_names_every_form_of_a_file(
+    words: list[str], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert form in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_output_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["world", "--output", "."]) == 2
     assert "output: expected a new file or folder, found '.'" in capsys.readouterr().err

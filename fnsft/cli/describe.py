@@ -21,7 +21,9 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="prepared split, .jsonl: describe them by it")
     source.add_argument(
-        "--database", type=Path, help="published descriptions, .parquet or .jsonl: import them"
+        "--database",
+        type=Path,
+        help="published descriptions, .parquet, .jsonl or .jsonl.gz: import them",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="descriptions, .jsonl or .jsonl.gz"

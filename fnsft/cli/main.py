@@ -47,7 +47,7 @@ STAGES = {
     "apply-delta": "put changed weights onto their base, or take them off",
     "push": "upload a tuned model or adapter with its model card",
     "choose": "choose a learning rate per method by validation perplexity",
-    "table": "make a table of metric records: LaTeX, CSV and Markdown",
+    "table": "make a table of metric records: LaTeX, CSV, Markdown and HTML",
     "figure": "draw a figure: PDF and PNG",
     "explore": "make one HTML page of an experiment's results, down to single neurons",
     "show": "print a table's CSV as text",

@@ -20,6 +20,7 @@ EXTRAS = {  # those a user may want; the others are for who works on the package
     "gguf": "to read GGUF files",
     "quantised": "to train on bases in 4 or 8 bits",
     "gpu": "to see the load of CUDA devices",
+    "sentence": "to compare descriptions by a sentence model",
 }
 TEX_PROGRAMS = ("latexmk", "pdflatex", "tectonic")  # as fnsft typeset takes them
 TEX_PACKAGES = ("booktabs", "multirow", "threeparttable", "graphicx", "geometry")

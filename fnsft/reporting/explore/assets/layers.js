@@ -86,7 +86,7 @@ function hubs(source, found, layer) {
     { name: "Neuron", first: true, cell: (r) => neuronLink(source, layer, r.neuron), key: (r) => r.neuron },
     { name: "In-degree", number: true, cell: (r) => counted(r.degree), key: (r) => r.degree },
     found.sizes && { name: "Cluster", number: true, cell: (r) => (r.cluster < 0 ? "none" : r.cluster), key: (r) => r.cluster },
-    source.home.descriptions && { name: "Description (+)", text: true, cell: (r) => r.says, key: (r) => r.says },
+    source.home.descriptions && { name: "Description", text: true, cell: (r) => r.says, key: (r) => r.says },
   ].filter(Boolean);
   return sortable({
     caption: `The neurons that stand in most lists of the ${source.graph.k} nearest neighbours; their mean is at most ${source.graph.k}.`,

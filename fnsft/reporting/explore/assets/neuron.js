@@ -95,7 +95,7 @@ function neighbours(source, layer, position, found) {
     { name: "Weight", number: true, cell: (r) => decimal(r.weight), key: (r) => r.weight },
     found.cluster && { name: "Cluster", number: true, cell: (r) => (r.cluster == null ? "–" : r.cluster < 0 ? "none" : r.cluster), key: (r) => r.cluster },
     home.networks.length && { name: "Networks of both", cell: (r) => r.shared.join(", ") || "–" },
-    home.descriptions && { name: "Description (+)", text: true, cell: (r) => r.says, key: (r) => r.says },
+    home.descriptions && { name: "Description", text: true, cell: (r) => r.says, key: (r) => r.says },
   ].filter(Boolean);
   return sortable({ caption: `Its ${own.length} heaviest of at most ${source.graph.stored} that graph ${source.graph.name} stores.`, columns, rows });
 }
