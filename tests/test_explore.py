@@ -38,7 +38,7 @@ from fnsft.artifacts.storage import read_json
 from fnsft.cli.main import main
 from fnsft.reporting.explore.files import Home
 from fnsft.reporting.explore.layers import in_order_of_interest, summarise_clusters, summarise_layer
-from fnsft.reporting.explore.metrics import metric_rows
+from fnsft.reporting.explore.metrics import metric_rows, trade_offs
 from fnsft.reporting.explore.neurons import HomeData, home_payload
 from fnsft.reporting.explore.page import SCRIPTS, page
 
@@ -107,6 +107,16 @@ def test_an_infinite_perplexity_is_shown_and_has_no_place_in_a_drawing(tmp_path:
         False,
     )
     assert replay["front"] and replay["learned"] > 1
+
+
+def test_infinities_of_both_signs_have_no_mean() -> None:
+    broken = [
+        replace(r, value=math.inf) if (r.stage, r.seed) in ((1, 0), (2, 1)) else r
+        for r in joined(("sft",))
+        if r.metric == "perplexity"
+    ]
+    ((point,),) = [one["points"] for one in trade_offs("math-code", broken)]
+    assert math.isnan(point.kept) and point.kept_spread is None and not point.front
 
 
 def test_a_share_of_no_items_has_the_bound_of_tables_for_an_error() -> None:

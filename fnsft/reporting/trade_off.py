@@ -104,23 +104,28 @@ def _outcome(
                 f"{name_of(key)}: expected scores of {task or NEVER} after stage {stage}, found "
                 "none; give the records of fnsft transfer"
             )
-        return statistics.fmean(values[stage, task])
+        return _mean(values[stage, task])
 
     end = len(tasks)
     changes = [mean(end, task) - mean(j, task) for j, task in enumerate(tasks[:-1], start=1)]
     kept = changes or [mean(end, task) for task in never]
-    return Outcome(mean(end, tasks[-1]), statistics.fmean(kept))
+    return Outcome(mean(end, tasks[-1]), _mean(kept))
 
 
 def means_of(outcomes: Outcomes) -> dict[Key, Outcome]:
     """Return every cell's mean over seeds."""
     return {
         key: Outcome(
-            statistics.fmean(run.learned for run in seeds.values()),
-            statistics.fmean(run.kept for run in seeds.values()),
+            _mean([run.learned for run in seeds.values()]),
+            _mean([run.kept for run in seeds.values()]),
         )
         for key, seeds in outcomes.runs.items()
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean; of both infinities, which ``fmean`` refuses, NaN."""
+    return math.nan if {math.inf, -math.inf} <= {*values} else statistics.fmean(values)
 
 
 def kept_at_same_learning(outcomes: Outcomes, curve: Sequence[str]) -> dict[Key, float]:
