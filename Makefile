@@ -7,10 +7,12 @@ PIP_FLAGS ?=
 WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
+# What `make test` runs; the other markers have targets of their own.
+PLAIN := not slow and not evalplus and not browser and not slurm and not faults
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-evalplus test-browser test-all lint clean
+.PHONY: help demo test test-unit test-evalplus test-browser test-slurm test-faults test-all lint clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,16 +39,22 @@ demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on
 	$(BIN)/fnsft show results/table1.csv
 
 test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus and not browser" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN)" -n $(WORKERS) --dist loadfile
 
 test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in five minutes
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not slow and not evalplus and not browser and not workflow and not processes" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN) and not workflow and not processes" -n $(WORKERS) --dist loadfile
 
 test-evalplus: $(ENV)/.test ## run all canonical solutions of EvalPlus in the sandbox, in ten minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m evalplus
 
 test-browser: $(ENV)/.browser ## drive the page of fnsft explore in the system's Chromium, in a minute
 	OMP_NUM_THREADS=1 $(RUN) pytest -m browser
+
+test-slurm: $(ENV)/.test ## run the smoke configuration through a real SLURM (root, Debian's slurm-wlm)
+	OMP_NUM_THREADS=1 $(RUN) pytest -m slurm -rs
+
+test-faults: $(ENV)/.test ## kill processes, fill disks, truncate files, in fifteen minutes on one core
+	OMP_NUM_THREADS=1 $(RUN) pytest -m faults
 
 test-all: $(ENV)/.dev ## run every test
 	$(RUN) pytest

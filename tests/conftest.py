@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["figure_inputs", "runs", "workflow_runs"]
+pytest_plugins = ["faults", "figure_inputs", "runs", "workflow_runs"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: of two workers neither then waits long for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from fnsft.artifacts.training import read_training
 from fnsft.training import curve
+from fnsft.training.trainer import MaskedTrainer
 
 TRAIN_ONLY = {"mask_mode": "train-only"}
 UNFREEZE = TRAIN_ONLY | {"unfreeze": (1, 2)}
@@ -54,6 +55,14 @@ for settings in RUNS.values():
     settings |= {"epochs": 3, "max_grad_norm": 0.5, "weight_decay": 0.1, "checkpoint_steps": 2}
     if settings.get("method", "sft") not in ("sft", "lora") or settings.get("mask_mode"):
         settings["telemetry_steps"] = 2
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what it puts in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Killed(BaseException):
@@ -93,17 +102,25 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], int]) -> None:
     """Start a run, and end it at the end of a step."""
+
+    def kill() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at_step(step, patch, kill)
+        run()
+
+
+def at_step(step: int, patch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
+    """Do something at the end of a step of the runs that follow."""
     on_step_end = curve.ValidationCurve.on_step_end
 
-    def killed(self: Any, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def done(self: Any, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.global_step == step:
-            raise Killed
+            do()
         on_step_end(self, args, state, control, **given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(curve.ValidationCurve, "on_step_end", killed)
-        with pytest.raises(Killed):
-            run()
+    patch.setattr(curve.ValidationCurve, "on_step_end", done)
 
 
 def assert_alike(whole: Path, resumed: Path) -> None:
@@ -122,6 +139,68 @@ def assert_alike(whole: Path, resumed: Path) -> None:
         assert all(torch.equal(updates[0][key], updates[1][key]) for key in updates[0])
 
 
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("name", "step", "checkpoint_steps"),
+    [("gmt", 3, 0), ("update-frozen", 4, 0), ("lora-unfreeze", 5, 4), ("collab", 12, 5)],
+)
+def test_a_run_that_a_signal_ends_saves_its_step_once_and_ends_as_one_that_is_not(
+    tiny_model_dir: Path,
+    data: Path,
+    graph: Path,
+    networks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    step: int,
+    checkpoint_steps: int,
+    number: signal.Signals,
+) -> None:
+    """At a step of no checkpoint, at the end of an epoch, and at the end of the run."""
+    settings = RUNS[name] | {"checkpoint_steps": checkpoint_steps}
+    settings |= {"graph": graph} if name == "collab" else {}
+    settings |= {"networks": networks} if settings.get("mask_mode") else {}
+    output, saved = tmp_path / "resumed", []
+    assert train(tiny_model_dir, data, tmp_path / "whole", **settings) == 0
+    save = MaskedTrainer._save_checkpoint
+
+    def counted(self: Any, *arguments: Any) -> None:
+        saved.append(self.state.global_step)
+        save(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedTrainer, "_save_checkpoint", counted)
+        at_step(step, patch, lambda: signal.raise_signal(number))
+        before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+        assert train(tiny_model_dir, data, output, **settings) == 128 + number
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert saved == sorted(set(saved)) and saved[-1] == step
+    assert "fnsft train: interrupted; the same command goes on\n" in capsys.readouterr().err
+    assert not output.exists()
+    assert train(tiny_model_dir, data, output, **settings) == 0
+    notes = json.loads((tmp_path / "resumed.manifest.json").read_text())["notes"]
+    assert notes["resumed_from"] == f"checkpoint-{step}"
+    assert_alike(tmp_path / "whole", output)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_ends_a_run_at_once(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_step(3, patch, twice)
+        assert train(tiny_model_dir, data, tmp_path / "run", checkpoint_steps=2) == 130
+    saved = (tmp_path / "run.checkpoints").glob("checkpoint-*")
+    assert [path.name for path in saved] == ["checkpoint-2"]
+
+
+@pytest.mark.faults
 @pytest.mark.processes
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(

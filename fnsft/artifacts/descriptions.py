@@ -6,7 +6,6 @@ description. They stand in the order of layer, neuron and sign, ``+`` before ``-
 
 import contextlib
 import dataclasses
-import functools
 import gzip
 import io
 import json
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from fnsft.artifacts.rows import typed_row
+from fnsft.artifacts.rows import json_value, typed_row
 from fnsft.artifacts.storage import existing, written_whole
 from fnsft.errors import InputError
 
@@ -69,26 +68,10 @@ class Descriptions:
             next(lines)
             for number, line in enumerate(lines, start=2):
                 where = f"{self.path} line {number}"
-                found: Description = typed_row(Description, _json(line, where), where)
+                found: Description = typed_row(Description, json_value(line, where), where)
                 _check(found, before, where)
                 before = found.place
                 yield found
-
-    @functools.cached_property
-    def n_layers(self) -> int:
-        """Layers up to the last one with a description."""
-        return 1 + max((found.layer for found in self), default=-1)
-
-    def of(self, layer: int, neuron: int) -> list[Description]:
-        """Return a neuron's descriptions; the first call reads all, about 1 kB each."""
-        return list(self._by_neuron.get((layer, neuron), ()))
-
-    @functools.cached_property
-    def _by_neuron(self) -> dict[tuple[int, int], list[Description]]:
-        found: dict[tuple[int, int], list[Description]] = {}
-        for one in self:
-            found.setdefault((one.layer, one.neuron), []).append(one)
-        return found
 
 
 def write_descriptions(
@@ -117,7 +100,7 @@ def write_descriptions(
 def read_descriptions(path: Path, model: str | None = None) -> Descriptions:
     """Open descriptions; when ``model`` is given they must be of the model with this identity."""
     with _open_to_read(path) as lines:
-        row = _json(next(lines, ""), f"{path} line 1")
+        row = json_value(next(lines, ""), f"{path} line 1")
     if not isinstance(row, dict) or row.get("kind") != KIND or row.get("schema") != SCHEMA:
         raise InputError(
             f"{path}: expected {KIND} of schema {SCHEMA}, found another file; see fnsft describe"
@@ -146,13 +129,6 @@ def _check(description: Description, before: tuple[int, int, int], where: str) -
 
 def _line(row: Any) -> str:
     return json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n"
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:  # also of too many digits, or too deep
-        raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ A dense graph is an artefact of its own: ``layer_003`` [N, N] float32, diagonal 
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ class LayerGraph:
         rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         kept = np.arange(len(rows)) - self.indptr[rows] < k
         return rows[kept], self.indices[kept].astype(np.int64), self.weights[kept]
+
+    def in_degrees(self, k: int) -> np.ndarray:
+        """Return [N]: how many other neurons have each among their first ``k`` neighbours."""
+        return np.bincount(self.nearest(k)[1], minlength=len(self.indptr) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +139,18 @@ def dense_graph_writer(
     with written_whole(path) as partial:
         require_space(path, len(begin) + 4 * math.prod(shape))
         partial.write_bytes(begin)
+        _reserve(partial, len(begin) + 4 * math.prod(shape))
         mapped = np.memmap(partial, np.float32, "r+", offset=len(begin), shape=shape)
         yield list(mapped)
         mapped.flush()
         del mapped
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Take the room of a file now: a mapped one ends the process when its disk is full."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
 def open_dense_graph(path: Path, model: str | None = None) -> DenseGraph:

@@ -13,7 +13,12 @@ from typing import Any
 
 from fnsft import __version__
 from fnsft.artifacts.identity import identity_of_input
-from fnsft.artifacts.storage import manifest_path, require_elsewhere, write_json
+from fnsft.artifacts.storage import (
+    manifest_path,
+    require_elsewhere,
+    unfinished_path,
+    write_json,
+)
 from fnsft.config.settings import Settings
 
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "numba", "scikit-learn")
@@ -67,6 +72,7 @@ def recorded_stage(
             "packages": _package_versions(),
         },
     )
+    unfinished_path(output).unlink(missing_ok=True)
 
 
 def peak_memory_mib() -> float:

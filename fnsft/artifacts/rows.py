@@ -20,11 +20,15 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     # JSON may hold U+2028 and its like, at which splitlines() would cut.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                where = f"{path} line {number}"
-                raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
+            yield number, json_value(line, f"{path} line {number}")
+
+
+def json_value(line: str, where: str) -> Any:
+    """Parse a line of JSON; ``where`` names the place when it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # also of too many digits, or too deep
+        raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
 
 
 def typed_row(cls: type[T], row: Any, where: str) -> T:

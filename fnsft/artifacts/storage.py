@@ -4,14 +4,21 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fnsft.artifacts.exhaustion import lack_of_room
 from fnsft.errors import InputError
 
 MIB = 1 << 20
+HOST = re.sub(r"[^\w-].*", "", socket.gethostname())[:32]
+PARTIAL = re.compile(r"\.(?P<name>.+)\.partial-(?P<host>[\w-]*)-(?P<pid>\d+)")
+ABANDONED_SECONDS = 24 * 3600  # without a change, on a machine whose processes cannot be seen
 SAMPLES = 64  # MiB of a large file that stand for it
 
 
@@ -20,33 +27,63 @@ def manifest_path(output: Path) -> Path:
     return output.with_name(output.name + ".manifest.json")
 
 
+def unfinished_path(output: Path) -> Path:
+    """Return what lies beside a folder from its renaming until its manifest is written."""
+    return output.with_name(f".{output.name}.unfinished")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` (file or folder) and rename it when all went well.
 
-    On an error the sibling is removed and ``path`` stays as it was.
+    On an error the sibling is removed and ``path`` stays as it was. What killed processes have
+    left of the same output is removed first.
 
     Raises
     ------
     InputError
-        As :func:`require_replaceable`, unless ``replace`` says that ``path`` may go.
+        As :func:`require_replaceable`, unless ``replace`` says that ``path`` may go; and when the
+        disk is full.
     """
     if not replace:
         require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    _remove_abandoned(path)
+    partial = path.with_name(f".{path.name}.partial-{HOST}-{os.getpid()}")
+    _remove(partial)  # in a container, that of a process that had the same number
     try:
-        yield partial
+        with reported_room(path):
+            yield partial
         _open_as_usual(partial)
         if path.exists() and path.is_dir() != partial.is_dir():
             kinds = ("a folder", "a file") if partial.is_dir() else ("a file", "a folder")
             raise InputError(f"{path}: expected {kinds[0]} or none, found {kinds[1]}; name another")
+        if partial.is_dir() and not replace:
+            # A kill from here on leaves a folder that is ours and has no manifest yet.
+            unfinished_path(path).touch()
+            manifest_path(path).unlink(missing_ok=True)
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
     except BaseException:
         _remove(partial)
         raise
+
+
+@contextlib.contextmanager
+def reported_room(path: Path) -> Iterator[None]:
+    """Turn a full disk, whichever library finds it, into a line that names ``path``."""
+    try:
+        yield
+    except Exception as error:
+        inside = any(PARTIAL.fullmatch(part) for part in path.parent.parts)
+        reason = lack_of_room(error)
+        if inside or reason is None:  # of what lies inside, the outermost is named
+            raise
+        raise InputError(
+            f"{path}: expected room to write it, found none ({reason}); free some, and "
+            "run the same command again"
+        ) from error
 
 
 def require_elsewhere(output: Path, *inputs: Path) -> None:
@@ -65,7 +102,7 @@ def require_suffix(output: Path, suffix: str) -> None:
 def require_replaceable(path: Path) -> None:
     """Refuse a folder with files that no stage made: there is no manifest beside it."""
     holds_files = path.is_dir() and any(file.is_file() for file in path.rglob("*"))
-    if holds_files and not manifest_path(path).exists():
+    if holds_files and not manifest_path(path).exists() and not unfinished_path(path).exists():
         raise InputError(f"{path}: holds files that fnsft did not make; name another folder")
 
 
@@ -76,6 +113,33 @@ def _open_as_usual(path: Path) -> None:
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             file.chmod(0o666 & ~mask)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that are no more have left of this output."""
+    for sibling in path.parent.iterdir():
+        found = PARTIAL.fullmatch(sibling.name)
+        if found and found["name"] == path.name and _is_abandoned(sibling, found):
+            _remove(sibling)
+
+
+def _is_abandoned(partial: Path, name: re.Match[str]) -> bool:
+    if name["host"] == HOST:
+        return not _lives(int(name["pid"]))
+    with contextlib.suppress(OSError):  # it may go meanwhile
+        changed = max(file.stat().st_mtime for file in (partial, *partial.rglob("*")))
+        return time.time() - changed > ABANDONED_SECONDS
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _remove(path: Path) -> None:

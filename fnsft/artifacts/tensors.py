@@ -66,6 +66,25 @@ def write_tensors(path: Path, header: Header, tensors: dict[str, np.ndarray]) ->
         save_file(contiguous, partial, metadata=header.as_metadata())
 
 
+def is_whole(path: Path) -> bool:
+    """Tell whether a safetensors file is as long as its header says; no tensor is read."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def require_whole_weights(folder: Path) -> None:
+    """Refuse a model's or an adapter's folder with a weight file that is cut short."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if not is_whole(file):
+            raise InputError(
+                f"{file}: expected weights, found a truncated file or none of safetensors; make or "
+                "fetch the model anew"
+            )
+
+
 def leading_bytes(header: Header, dtype: str, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     """Return how a file of these tensors, one after the other, begins.
 

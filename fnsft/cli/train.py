@@ -1,6 +1,7 @@
 """``fnsft train``: fine-tune one model with one method."""
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import shutil
@@ -30,9 +31,15 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.storage import existing
     from fnsft.hub.models import local_model
-    from fnsft.training.checkpoints import clear, is_claimed, require_ours, saved_checkpoint
+    from fnsft.training.checkpoints import (
+        clear,
+        is_claimed,
+        locked,
+        require_ours,
+        saved_checkpoint,
+    )
     from fnsft.training.files import RunFiles
-    from fnsft.training.processes import Processes, launch
+    from fnsft.training.processes import Processes, launch, require_as_launched
     from fnsft.training.replay import require_replay
     from fnsft.training.stages import (
         lineage_of,
@@ -42,6 +49,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     )
 
     processes = Processes.of_environment()
+    require_as_launched(settings, processes)
     wanted = wanted_structure(arguments, settings)
     _require_networks(arguments.networks, settings)
     source = _source(arguments)
@@ -69,26 +77,27 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     beside = (arguments.validation, arguments.registry, arguments.networks, *files.replay)
     files.require_apart(*beside, given)
     require_ours(files.checkpoints)
-    if arguments.resume == "never":
-        _start_anew(files.checkpoints, processes.n)
-    elif arguments.resume == "require" and saved_checkpoint(files.checkpoints) is None:
-        raise InputError(
-            f"{files.checkpoints}: resume: expected a checkpoint to go on from, found none; leave "
-            "--resume off to start anew"
-        )
-    before = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
     shared = arguments.processes > 1 and processes.n == 1
-    try:
-        files = dataclasses.replace(files, data=_prepared(source, files, processes.n))
-        if wanted and given is None:
-            given = _made_structure(files, settings, processes.n)
-        if not shared:
-            _train(arguments, settings, files, lineage, wanted, given)
-    except InputError:
-        if processes.is_main:
-            clear(files.checkpoints, before)
-        raise
-    if shared:  # of these the main one clears; whatever ends them all may be no fault of the input
+    with locked(files.checkpoints) if processes.is_main else contextlib.nullcontext():
+        if arguments.resume == "never":
+            _start_anew(files.checkpoints, processes.n)
+        elif arguments.resume == "require" and saved_checkpoint(files.checkpoints) is None:
+            raise InputError(
+                f"{files.checkpoints}: resume: expected a checkpoint to go on from, found none; "
+                "leave --resume off to start anew"
+            )
+        before = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
+        try:
+            files = dataclasses.replace(files, data=_prepared(source, files, processes.n))
+            if wanted and given is None:
+                given = _made_structure(files, settings, processes.n)
+            if not shared:
+                _train(arguments, settings, files, lineage, wanted, given)
+        except InputError:
+            if processes.is_main:
+                clear(files.checkpoints, before)
+            raise
+    if shared:  # of these the main one locks and clears; what ends all may be no fault of the input
         launch(arguments.processes, _words(arguments, settings, files, wanted, given))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from fnsft.artifacts.exhaustion import in_short
 from fnsft.artifacts.rows import numbered_rows, typed_row
 from fnsft.artifacts.storage import existing, read_json, read_text
 from fnsft.data.formats import Example
@@ -65,8 +66,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(existing(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # tokenizers has no narrower one for a file that is cut short
+        reason = in_short(error)
         raise InputError(f"{folder}: expected a tokenizer, found none ({reason})") from None
     if tokenizer.eos_token_id is None:
         raise InputError(

@@ -73,7 +73,7 @@ def answer(
             made = Answered(
                 benchmarks[name], found.protocol, hashes[name], versions, found.counts, found.rows
             )
-            with written_whole(places[name]) as partial:
+            with written_whole(places[name], replace=True) as partial:
                 partial.mkdir()
                 write_answers(partial, dataclasses.replace(empty, answered={name: made}))
     answered = {name: read_answers(place).answered[name] for name, place in places.items()}

@@ -10,9 +10,10 @@ from transformers.utils import logging
 
 from fnsft.artifacts.forward_masks import FILE, read_forward_mask
 from fnsft.artifacts.identity import ADAPTER
+from fnsft.artifacts.tensors import require_whole_weights
+from fnsft.devices import POOL, accelerator
 from fnsft.errors import InputError
 from fnsft.masks.forward import attach
-from fnsft.training.loading import accelerator
 from fnsft.training.merging import adapter_base, merged_adapter
 from fnsft.training.quantisation import load_packed, read_packing
 
@@ -26,13 +27,25 @@ def load_model(
     merging rounds once; beside a base that is packed in 4 or 8 bits it stays as it was trained,
     whatever the ``dtype``. A mask on the forward pass that the model was trained with is attached
     unless ``forward_mask`` is off.
+
+    Raises
+    ------
+    InputError
+        For a folder that holds no model, a mask of another one, and float64 on Apple's devices.
     """
+    if dtype == "float64" and accelerator().type == "mps":
+        raise InputError(
+            "dtype: expected float32 or less on mps, which has no float64, found 'float64'; use "
+            f"float32, or {POOL}= (empty) for the processor"
+        )
     mask = read_forward_mask(folder) if forward_mask == "on" else None
     base = adapter_base(folder)
     if base is None and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a config.json or {ADAPTER}, found neither")
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    for part in filter(None, (base, folder)):
+        require_whole_weights(part)
     if base is not None:
         model = _with_adapter(base, folder, dtype)
     else:

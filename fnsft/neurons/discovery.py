@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -22,6 +21,7 @@ from fnsft.artifacts.site_values import SiteValues
 from fnsft.artifacts.storage import require_space
 from fnsft.config.layer_ranges import parse_layers
 from fnsft.config.stages import NetworksSettings, Site
+from fnsft.devices import accelerator
 from fnsft.errors import InputError
 from fnsft.neurons.decomposition import (
     Activations,
@@ -142,7 +142,6 @@ def _decomposed(
     doubts: list[str],
 ) -> Decomposition:
     """Map one analysis's values of every data set, and decompose them; gather its doubts."""
-    device = torch.accelerator.current_accelerator(check_available=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", NetworksDidNotConverge)
         found = decompose(
@@ -157,7 +156,7 @@ def _decomposed(
             percentile=settings.percentile,
             z=settings.z,
             seed=settings.seed,
-            device=device or torch.device("cpu"),
+            device=accelerator(),
         )
     for warning in caught:
         if issubclass(warning.category, NetworksDidNotConverge):

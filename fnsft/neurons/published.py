@@ -17,13 +17,13 @@ put the score beside them), and, but for the score, in Neuronpedia's exports (``
 ``index``, ``description``).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fnsft.artifacts.descriptions import Description, Sign
+from fnsft.artifacts.rows import json_value
 from fnsft.config.settings import nearest
 from fnsft.data.row_readers import parquet_rows
 from fnsft.data.text_lines import numbered_lines
@@ -105,10 +105,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path} line {number}"
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: expected JSON, found {line!r:.60} ({error})") from None
+        row = json_value(line, where)
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected an object, found {row!r:.60}")
         yield where, row

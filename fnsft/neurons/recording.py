@@ -1,21 +1,15 @@
-"""What a site of a model computes on samples of some data, on disk.
+"""What a site of a model computes on samples of some data, on disk."""
 
-Shapes: B samples a batch, P positions of the longest, T = tokens of all samples.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from fnsft.architectures.sites import watch_site
 from fnsft.artifacts.site_values import SiteValues, SiteWriter
 from fnsft.config.stages import NetworksSettings
-from fnsft.neurons.capture import padded
+from fnsft.neurons.capture import watch_samples
 
 SHUFFLED_BYTES = 64 << 20  # of values that are permuted together
 
@@ -46,38 +40,21 @@ def draw_samples(samples: Samples, settings: NetworksSettings) -> Drawn:
     return Drawn([ids[: settings.max_tokens] for ids in drawn], n_cut, len(samples) - n)
 
 
-@torch.inference_mode()
 def record_site(
     model: PreTrainedModel, samples: Samples, settings: NetworksSettings, values: SiteValues
 ) -> None:
     """Write what a site computes at every token, in the folder of ``values``, which is made.
 
-    Samples are padded on the right, where causal attention never looks, and the padding is
-    left out. The memory is that of a forward pass without its logits, and one layer's
-    B·P·width values.
+    The memory is that of :func:`watch_samples`.
     """
-    model.eval()
     values.folder.mkdir()
-    starts = range(0, len(samples), settings.batch_size)
     with SiteWriter(values) as writer:
-        for start in tqdm(starts, desc="activations", unit="batch", disable=None):
-            input_ids, attended = padded(samples[start : start + settings.batch_size])
-            real = attended.flatten().bool().to(model.device)  # [B · P]
-            with watch_site(model, settings.site, _keeper(writer, values, real)):
-                # The base model has no output layer: nobody looks at the logits.
-                model.base_model(
-                    input_ids=input_ids.to(model.device),
-                    attention_mask=attended.to(model.device),
-                    use_cache=False,
-                )
 
+        def keep(layer: int, _: slice, found: Tensor) -> None:
+            if layer in values.widths:
+                writer.append(layer, found.float().cpu().numpy())
 
-def _keeper(writer: SiteWriter, values: SiteValues, real: Tensor) -> Callable[[int, Tensor], None]:
-    def keep(layer: int, found: Tensor) -> None:
-        if layer in values.widths:
-            writer.append(layer, found[real].float().cpu().numpy())
-
-    return keep
+        watch_samples(model, samples, settings.batch_size, keep, settings.site, "activations")
 
 
 def shuffle_tokens(values: SiteValues, seed: tuple[int, ...]) -> None:

@@ -63,8 +63,7 @@ class Hubs:
 def hubs(layer: LayerGraph, k: int) -> Hubs:
     """Count how many of the first ``k`` neighbours of others every neuron is."""
     n_neurons = len(layer.indptr) - 1
-    _, columns, _ = layer.nearest(k)
-    in_degrees = np.bincount(columns, minlength=n_neurons)
+    in_degrees = layer.in_degrees(k)
     connected = (np.diff(layer.indptr) > 0) | (in_degrees > 0)
     found = in_degrees[connected]
     n = len(found)

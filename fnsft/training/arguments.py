@@ -13,6 +13,7 @@ from trl import SFTConfig
 from fnsft.architectures import mlp_blocks, mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, decoder_blocks
 from fnsft.config.stages import TrainSettings
+from fnsft.devices import accelerator
 from fnsft.errors import InputError
 from fnsft.training.processes import Processes
 
@@ -39,6 +40,7 @@ def trainer_arguments(
             f"quantise: expected a model that every process holds whole, found FSDP2 over "
             f"{processes.n} processes; use --parallel ddp"
         )
+    on_cpu = accelerator().type == "cpu"
     pass_samples = settings.micro_batch_size * processes.n
     if settings.batch_size % pass_samples:
         raise InputError(
@@ -62,10 +64,10 @@ def trainer_arguments(
         "eval_strategy": "no",
         "logging_steps": 1,
         "bf16": settings.bf16_autocast,
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": on_cpu,
         "activation_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing": None,  # the deprecated name, which TRL sets
-        "dataloader_pin_memory": torch.accelerator.is_available(),
+        "dataloader_pin_memory": not on_cpu,
         "seed": settings.seed,
         "max_length": None,
         "packing": False,
@@ -84,13 +86,22 @@ def trainer_arguments(
             # FSDP's own, which gathers the weights of a layer once less.
             options["activation_checkpointing"] = False
             options["fsdp_config"]["activation_checkpointing"] = True
-    return SFTConfig(**options)
+    arguments = SFTConfig(**options)
+    if arguments.n_gpu > 1:
+        # One process would copy the model to all devices that it sees, a batch to each.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def accumulation(settings: TrainSettings, processes: Processes) -> int:
     """Return how many forward passes of a process make an optimizer step."""
     passes = settings.batch_size // (settings.micro_batch_size * processes.n)
     return passes * (settings.window if settings.method == "gmt" else 1)
+
+
+def samples_a_step(settings: TrainSettings, processes: Processes) -> int:
+    """Return the global batch: the samples of an optimizer step, over all processes."""
+    return settings.micro_batch_size * processes.n * accumulation(settings, processes)
 
 
 def epoch_steps(settings: TrainSettings, processes: Processes, n_samples: int) -> int:

@@ -1,23 +1,27 @@
 """Where a run leaves off: its folder belongs to one set of settings and inputs."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
 from fnsft.artifacts.identity import identity_of_input
+from fnsft.artifacts.locks import held
 from fnsft.artifacts.storage import read_json, write_json
+from fnsft.artifacts.tensors import is_whole
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.training.files import GRAPH_FOLDER
 
 # What a run makes before it claims the folder; later ``run.json`` is there.
 PREPARED = rf"data-[0-9a-f]{{16}}(\.manifest\.json)?|{GRAPH_FOLDER}"
-UNCLAIMED = re.compile(rf"{PREPARED}|\..*\.partial-\d+")
+UNCLAIMED = re.compile(rf"{PREPARED}|\..*\.partial-.+|\..*\.unfinished")
 CLAIM = "run.json"
 
 
@@ -49,7 +53,7 @@ def require_ours(folder: Path) -> None:
 
 
 def saved_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint that is whole; one that a kill has cut short is not."""
+    """Return the last checkpoint that is whole; one that a kill or a disk has cut short is not."""
     saved = sorted(
         (path for path in folder.glob("checkpoint-*") if _is_complete(path)),
         key=lambda path: int(path.name.split("-")[1]),
@@ -103,13 +107,32 @@ def clear(folder: Path, before: set[Path] | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep others out of a checkpoint folder, which is there or will be, for as long as it lasts.
+
+    Raises
+    ------
+    InputError
+        When another run uses it, on entering.
+    """
+    return held(folder.with_name(f".{folder.name}.lock"), str(folder))
+
+
 def _is_complete(checkpoint: Path) -> bool:
-    """Return whether the trainer has written its state, which it does last."""
+    """Return whether the trainer has written its state, which it does last, and all is whole."""
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
     except (OSError, ValueError):
         return False
-    return True
+    return all(_is_whole(file) for file in checkpoint.rglob("*"))
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file of weights or states ends where it should, by its format."""
+    if file.suffix == ".safetensors":
+        return is_whole(file)
+    # torch's are zip archives, whose directory comes last.
+    return file.suffix not in (".pt", ".pth", ".bin") or zipfile.is_zipfile(file)
 
 
 def _content(path: Path) -> str:

@@ -29,10 +29,17 @@ from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
 from fnsft.training import drawn_masks, networks, quantisation
-from fnsft.training.arguments import epoch_steps, lora_config, trainer_arguments
+from fnsft.training.arguments import (
+    accumulation,
+    epoch_steps,
+    lora_config,
+    samples_a_step,
+    trainer_arguments,
+)
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.curve import ValidationCurve
 from fnsft.training.files import RunFiles
+from fnsft.training.interruption import train_until_told
 from fnsft.training.loading import load_base
 from fnsft.training.masking import (
     Graph,
@@ -67,6 +74,11 @@ def fine_tune(
     left out because of their length and those replayed, of every layer the neurons without a
     neighbour, and how many neurons the run's networks have. What is drawn of the data, networks
     and Fisher information, is drawn of the stage's own samples.
+
+    Raises
+    ------
+    Interrupted
+        When a signal ends it; a checkpoint of the last step is there then, and no model folder.
     """
     clock = time.perf_counter()
     replay_seed = stage_seed(settings.seed, lineage.stage)
@@ -83,6 +95,8 @@ def fine_tune(
     audited = audit(train, tokenizer)
     stage.note(
         processes=processes.n,
+        accumulation_steps=accumulation(settings, processes),
+        global_batch_size=samples_a_step(settings, processes),
         train_samples_left_out=train.n_left_out,
         validation_samples_left_out=validation.n_left_out,
         replayed_samples=list(mixed.counts),
@@ -124,7 +138,7 @@ def fine_tune(
     save = functools.partial(save_best, trainer, mask, files, processes)
     trainer.add_callback(WhenPrepared(trainer, build, files.resume_from))
     trainer.add_callback(ValidationCurve(measure, settings.validations, save))
-    trainer.train(resume_from_checkpoint=str(files.resume_from) if files.resume_from else None)
+    train_until_told(trainer, processes, files.resume_from)
     record = record_of(trainer, run, lineage, clock)
     if settings.average_with_start and processes.is_main:
         record = average_best(record, files, settings, arguments, mask, measure)

@@ -4,6 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 
+from fnsft.artifacts.tensors import require_whole_weights
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.training import quantisation
@@ -18,10 +19,12 @@ def load_base(
     Raises
     ------
     InputError
-        For an attention that this machine or this model does not have, and as
+        For an attention that this machine or this model does not have, weights that are cut
+        short, and as
         :func:`fnsft.training.quantisation.load_packed`.
     """
     attention = attention_of(settings, arguments.device)
+    require_whole_weights(files.model)
     try:
         if packing := quantisation.packing_of(settings):
             model = quantisation.load_packed(files.model, packing, arguments.device, attention)
@@ -65,9 +68,3 @@ def attention_of(settings: TrainSettings, device: torch.device) -> str | None:
             "--bf16-autocast, or use --attention auto"
         )
     return "flash_attention_2"
-
-
-def accelerator() -> torch.device:
-    """Return the current accelerator (cuda, mps, …) or the CPU."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found if found is not None else torch.device("cpu")

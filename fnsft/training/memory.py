@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from fnsft.architectures import mlp_layers
@@ -89,7 +89,11 @@ def shape_of(folder: Path, settings: TrainSettings) -> ModelShape:
     InputError
         For an architecture whose MLP is not known.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return shape_of_config(AutoConfig.from_pretrained(folder, local_files_only=True), settings)
+
+
+def shape_of_config(config: PretrainedConfig, settings: TrainSettings) -> ModelShape:
+    """Return the shape of a model that need not be there; raises as :func:`shape_of`."""
     text = config.get_text_config()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

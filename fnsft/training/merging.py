@@ -30,11 +30,12 @@ from fnsft.artifacts.storage import (
     require_space,
     written_whole,
 )
+from fnsft.artifacts.tensors import require_whole_weights
 from fnsft.artifacts.training import FILE_NAME as RECORD
+from fnsft.devices import accelerator
 from fnsft.errors import InputError
 from fnsft.hub.models import local_model
 from fnsft.masks.forward import fold
-from fnsft.training.loading import accelerator
 from fnsft.training.quantisation import load_packed, read_packing
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def write_plain(
     if of_adapter is None and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: expected a config.json or {ADAPTER}, found neither")
     require_elsewhere(output, folder, of_adapter or folder)
+    for part in filter(None, (of_adapter, folder)):
+        require_whole_weights(part)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     with written_whole(output) as partial:

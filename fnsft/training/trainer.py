@@ -1,5 +1,6 @@
 """TRL's trainer with one addition: a mask decides what an optimizer step may change."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
 )
 from trl import SFTTrainer
 
+from fnsft.artifacts.storage import reported_room
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
@@ -68,6 +70,16 @@ class MaskedTrainer(SFTTrainer):
             optimizer = optimizer.optimizer
         optimizer.masks = self.masker.masks_at(self.state.global_step)
         return None
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a checkpoint; of one for which the disk has no room nothing stays."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            with reported_room(folder):
+                super()._save_checkpoint(model, trial)
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the masks' records too, before the file that makes a checkpoint complete."""

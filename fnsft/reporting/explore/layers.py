@@ -41,10 +41,9 @@ class ClusterSummary:
 def summarise_layer(layer: LayerGraph, k: int, neighbours: int) -> LayerSummary:
     """Sum a layer's graph up; ``k`` neighbours count for the in-degree, ``neighbours`` are kept."""
     n = len(layer.indptr) - 1
-    _, columns, _ = layer.nearest(k)
     rows, to, weights = layer.nearest(neighbours)
     return LayerSummary(
-        in_degree=np.bincount(columns, minlength=n),
+        in_degree=layer.in_degrees(k),
         isolated=int((np.diff(layer.indptr) == 0).sum()),
         starts=np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]),
         to=to,
@@ -82,7 +81,7 @@ def in_order_of_interest(in_degree: np.ndarray, named: np.ndarray, hubs: int) ->
     hubs
         As many of the largest in-degree come before those that are named.
     """
-    largest = np.lexsort((np.arange(len(in_degree)), -in_degree))
+    largest = np.argsort(-in_degree, kind="stable")
     first = np.zeros(len(in_degree), dtype=bool)
     first[largest[:hubs]] = True
     group = np.where(first, 0, np.where(named, 1, 2))

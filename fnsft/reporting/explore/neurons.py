@@ -129,7 +129,7 @@ def _graph(graph: GraphData, chosen: Sequence[np.ndarray]) -> dict[str, Any]:
         counts = np.diff(layer.starts)[ids]
         edges = [np.arange(layer.starts[i], layer.starts[i + 1]) for i in ids]
         kept = np.concatenate(edges) if edges else np.empty(0, dtype=int)
-        hubs = np.lexsort((np.arange(len(layer.in_degree)), -layer.in_degree))[:HUBS]
+        hubs = np.argsort(-layer.in_degree, kind="stable")[:HUBS]
         shown: dict[str, Any] = {
             "isolated": layer.isolated,
             "in_degree": layer.in_degree[ids].tolist(),
