@@ -1,10 +1,11 @@
 """The command itself: words that it does not know, and interruptions."""
 
+import errno
 import signal
 
 import pytest
 
-from fnsft.cli.main import main
+from fnsft.cli.main import entry_point, main
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -69,3 +70,51 @@ def test_an_interrupt_ends_with_one_line(
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "fnsft show: interrupted; the same command goes on\n"
+
+
+def test_sigterm_ends_with_one_line_and_its_own_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fnsft.cli.show.run", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("sys.argv", ["fnsft", "show", "table.csv"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "fnsft show: interrupted; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "memory ran out (MemoryError); give it more"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "memory ran out ("),
+        (RuntimeError("[enforce fail at inline_container.cc:1] . unexpected pos"), "has no room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    line: str,
+) -> None:
+    def run(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fnsft.cli.show.run", run)
+    assert main(["show", "table.csv"]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise RuntimeError("PytorchStreamReader failed reading zip archive")
+
+    monkeypatch.setattr("fnsft.cli.show.run", run)
+    with pytest.raises(RuntimeError, match="PytorchStreamReader"):
+        main(["show", "table.csv"])

@@ -1,17 +1,20 @@
 """The ``fnsft`` command: finds the stage, reads its flags, reports bad input in one line."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
-from fnsft import __version__
+from fnsft import __version__, devices
+from fnsft.artifacts.exhaustion import in_short, lack_of_room, lacks_memory
 from fnsft.cli.flags import add_settings, read_settings
-from fnsft.errors import InputError
+from fnsft.errors import InputError, Interrupted
 from fnsft.hub.tokens import SECRET, redacted
 
 # In the order of the data flow. A stage's module has SETTINGS, add_paths(parser) and
@@ -54,12 +57,22 @@ STAGES = {
     "paper": "put tables and figures into one LaTeX document",
     "typeset": "compile a LaTeX document to PDF",
     "check-hf-token": "say whether a hub token is found, works, and reaches a model",
+    "plan": "say what a configuration costs, and whether it fits, before it runs",
     "doctor": "say what this machine has, and what is missing",
 }
 
+# Those that compute with a model on devices: one each, and `train` one a process. In a pool of
+# devices all others see none.
+ON_DEVICES = frozenset(
+    ("capture", "describe", "networks", "lesion", "overlap", "train", "evaluate", "answer", "drift")
+    + ("generate",)
+)
+# Those that are there to use a network; FNSFT_OFFLINE=1 keeps it from all others.
+ON_NETWORK = frozenset(("fetch", "push", "check-hf-token"))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``fnsft`` and return its exit code: 0, or 2 for bad input."""
+    """Run ``fnsft`` and return its exit code: 0, 2 for bad input, or 128 + a signal's number."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -69,27 +82,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.refuse(unknown, arguments)
     module = _module(parsed.stage)
+    if os.environ.get("FNSFT_OFFLINE") == "1" and parsed.stage not in ON_NETWORK:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         settings = read_settings(parsed, module.SETTINGS) if module.SETTINGS else None
         if (output := getattr(parsed, "output", None)) is not None and not output.name:
             raise InputError(f"output: expected a new file or folder, found {str(output)!r}")
+        if parsed.stage != "doctor":  # which says what there is
+            devices.take(getattr(parsed, "processes", 1) if parsed.stage in ON_DEVICES else 0)
         module.run(parsed, settings)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (InputError, OSError) as error:
         # A full disk, a missing permission are the user's to mend too. What stands where a name
         # should, and is quoted, may be a token.
-        print(f"fnsft {parsed.stage}: {SECRET.sub('***', redacted(str(error)))}", file=sys.stderr)
+        _say(parsed.stage, SECRET.sub("***", redacted(str(error))))
         return 2
-    except KeyboardInterrupt:
-        print(f"fnsft {parsed.stage}: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as told:
+        if os.environ.get("RANK", "0") == "0":  # one of the processes that share a run
+            _say(parsed.stage, "interrupted; the same command goes on")
+        return 128 + getattr(told, "signum", signal.SIGINT)
+    except Exception as error:
+        if reason := lack_of_room(error):
+            _say(parsed.stage, f"a disk has no room left ({reason}); free some")
+        elif lacks_memory(error):
+            _say(parsed.stage, f"memory ran out ({in_short(error)}); give it more, or ask for less")
+        else:
+            raise
+        return 2
     return 0
 
 
+def _say(stage: str, what: str) -> None:
+    """Print one line; that its disk may be full changes no exit code."""
+    with contextlib.suppress(OSError):
+        print(f"fnsft {stage}: {what}", file=sys.stderr)
+
+
 def entry_point() -> None:
-    """Run ``fnsft`` and exit with its code."""
-    sys.exit(main())
+    """Run ``fnsft`` and exit with its code.
+
+    SIGTERM, as ``kill`` and batch systems send it, ends a stage as Ctrl-C does: what is half
+    written goes.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(main())
+    except Interrupted as told:  # where no stage has begun, or one has ended
+        sys.exit(128 + told.signum)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(signum)
 
 
 def _module(stage: str) -> ModuleType:

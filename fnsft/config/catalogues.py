@@ -22,6 +22,7 @@ class ModelEntry(Settings):
     descriptions: str | None = setting(
         None, "file of published descriptions of its neurons; its own top tokens when absent"
     )
+    gpus: int = setting(4, "GPUs that share a fine-tune, where a profile gives as many", minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,8 +6,9 @@ this module for the settings of a stage and add nothing but paths.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fnsft.config.catalogues import (
     BenchmarkEntry,
@@ -54,6 +55,8 @@ from fnsft.config.stages import (
 from fnsft.errors import InputError
 
 S = TypeVar("S", bound=Settings)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CATALOGUES = (
     *("models", "tasks", "benchmarks", "suites", "sequences", "methods", "graphs", "networks"),
@@ -70,6 +73,22 @@ GRAPHLESS_FIGURES = (
 )
 
 
+def kept(
+    method: Callable[Concatenate["Experiment", P], R],
+) -> Callable[Concatenate["Experiment", P], R]:
+    """Make a method keep what it returned: a workflow asks the same for thousands of jobs."""
+
+    @functools.wraps(method)
+    def asked(self: "Experiment", *arguments: P.args, **keywords: P.kwargs) -> R:
+        found: dict[Any, R] = self.__dict__.setdefault("_kept", {})
+        key = (method.__name__, arguments, tuple(keywords.items()))
+        if key not in found:
+            found[key] = method(self, *arguments, **keywords)
+        return found[key]
+
+    return asked
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A checked configuration. Every method returns settings or names; none touches a file."""
@@ -81,34 +100,41 @@ class Experiment:
         """The experiment's name: the folder below ``results/``."""
         return str(self.config["experiment"])
 
+    @kept
     def model(self, name: str) -> ModelEntry:
         """Return a base model's entry; that of its random-initialised twin is its own."""
         name = name.removesuffix(TWIN)
         return ModelEntry.from_mapping(self._entry("models", name), f"models.{name}")
 
+    @kept
     def task(self, name: str) -> TaskEntry:
         """Return a task's entry, without the settings of its preparation."""
         return TaskEntry.from_mapping(_part(self._entry("tasks", name), TaskEntry), f"tasks.{name}")
 
+    @kept
     def method(self, name: str) -> MethodEntry:
         """Return a method's entry."""
         return MethodEntry.from_mapping(self._entry("methods", name), f"methods.{name}")
 
+    @kept
     def benchmark_entry(self, name: str) -> BenchmarkEntry:
         """Return where a benchmark's items come from."""
         own = _part(self._entry("benchmarks", name), BenchmarkEntry)
         return BenchmarkEntry.from_mapping(own, f"benchmarks.{name}")
 
+    @kept
     def benchmark(self, name: str, file: str, examples: str | None) -> Benchmark:
         """Return how a benchmark is asked; its items, and the rows of its shots, are in files."""
         own = _part(self._entry("benchmarks", name), Benchmark)
         own |= {"file": file, "examples": examples}
         return Benchmark.from_mapping(own, f"benchmarks.{name}")
 
+    @kept
     def suite(self, name: str) -> tuple[str, ...]:
         """Return the benchmarks of a suite."""
         return SuiteEntry.from_mapping(self._entry("suites", name), f"suites.{name}").benchmarks
 
+    @kept
     def sequence(self, name: str) -> SequenceEntry:
         """Return the stages of a sequence."""
         return SequenceEntry.from_mapping(self._entry("sequences", name), f"sequences.{name}")
@@ -129,6 +155,7 @@ class Experiment:
             models.append(models[-1].after(task, str(chosen_there)))
         return models
 
+    @kept
     def selection(self, catalogue: str = "", name: str = "") -> Selection:
         """Return what ``run`` covers or, with its own keys in place, a table or figure."""
         keys, where = dict(self.config["run"]), "run"
@@ -147,12 +174,14 @@ class Experiment:
             self.suite(suite)
         return selection
 
+    @kept
     def table(self, name: str) -> TableEntry:
         """Return what a table measures."""
         return TableEntry.from_mapping(
             _part(self._entry("tables", name), TableEntry), f"tables.{name}"
         )
 
+    @kept
     def figure(self, name: str) -> FigureEntry:
         """Return what a figure draws."""
         entry = _part(self._entry("figures", name), FigureEntry)
@@ -257,6 +286,7 @@ class Experiment:
                 known += self.rates(name)
         return {str(variant): variant for variant in known}
 
+    @kept
     def training(self, variant: str, seed: int, stage: int = 1) -> TrainSettings:
         """Return the settings of one run: shared ones, the method's own, fraction and seed.
 
@@ -281,6 +311,7 @@ class Experiment:
         rate = float(f"{found.learning_rate * factor:.6g}")  # no 0.00020000000000000004 in a flag
         return dataclasses.replace(found, learning_rate=rate)
 
+    @kept
     def graph_of(self, variant: str) -> str | None:
         """Return the name of the graph that a variant reads, or None."""
         chosen = self._known_variants[variant]
@@ -309,11 +340,13 @@ class Experiment:
         """Return the name of a variant's method."""
         return self._known_variants[variant].method
 
+    @kept
     def prepare(self, task: str, seed: int) -> PrepareSettings:
         """Return the settings that make a task's splits."""
         own = _part(self._entry("tasks", task), PrepareSettings)
         return PrepareSettings.from_mapping(own | {"seed": seed}, f"tasks.{task}")
 
+    @kept
     def project(self, graph: str) -> ProjectSettings:
         """Return the settings of a graph.
 
@@ -329,6 +362,7 @@ class Experiment:
         settings |= {"beta": parts["beta"]} if parts["beta"] else {}
         return ProjectSettings.from_mapping(settings, f"graphs.{name}")
 
+    @kept
     def networks(self, name: str) -> NetworksSettings:
         """Return how networks are found; ``+null`` behind a name is their token-shuffled null."""
         own = _part(self._entry("networks", name.removesuffix(NULL)), NetworksSettings)
@@ -341,6 +375,7 @@ class Experiment:
         also = NetworksEntry.from_mapping(own, f"networks.{name}").also
         return (task, *(other for other in also if other != task))
 
+    @kept
     def lesion(self) -> LesionSettings:
         """Return the settings of the lesions; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
@@ -365,6 +400,7 @@ class Experiment:
         entry = self._section("measures", MeasuresEntry)
         return MeasureSettings(k=entry.k, shuffle_tokens="+null" in graph)
 
+    @kept
     def describe(self) -> DescribeSettings:
         """Return the settings of descriptions of neurons; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
@@ -397,17 +433,20 @@ class Experiment:
         """Return the settings of the token statistics; the length limit is training's."""
         return StatisticsSettings(max_tokens=self._section("training", TrainSettings).max_tokens)
 
+    @kept
     def capture(self, with_values: bool = True) -> CaptureSettings:
         """Return the settings of an activation dump; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
         own = self.config.get("capture", {}) | ({} if with_values else {"sampled_tokens": 0})
         return CaptureSettings.from_mapping({"max_tokens": limit} | own, "capture")
 
+    @kept
     def evaluate(self, forward_mask: str = "on") -> EvaluateSettings:
         """Return the settings of the evaluation, of masked models with or without their mask."""
         own = self.config.get("evaluation", {}) | {"forward_mask": forward_mask}
         return EvaluateSettings.from_mapping(own, "evaluation")
 
+    @kept
     def answer(self) -> AnswerSettings:
         """Return the settings of the answers to benchmarks; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
@@ -418,6 +457,7 @@ class Experiment:
         """Return the settings of the answers' scores."""
         return self._section("scoring", ScoreSettings)
 
+    @kept
     def drift(self) -> DriftSettings:
         """Return the settings of the distance to a stage's first model."""
         limit = self._section("training", TrainSettings).max_tokens
@@ -549,6 +589,7 @@ class Experiment:
                 f"{found.n_components - 1} of networks.{networks}, found {max(asked)}"
             )
 
+    @kept
     def _method_settings(self, name: str) -> TrainSettings:
         """Return a method's settings at any fraction."""
         settings = dict(self.config.get("training", {})) | self.method(name).settings

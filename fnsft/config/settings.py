@@ -6,9 +6,11 @@ help, its default, the range that is enforced, the schema's entry) is derived fr
 
 import dataclasses
 import difflib
+import functools
 import shlex
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 from fnsft.errors import InputError
@@ -52,6 +54,9 @@ class FieldType:
         return cls(annotation)
 
 
+_type_of: Callable[[Any], FieldType] = functools.cache(FieldType.of)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Base of every stage's settings: checks types, choices and ranges when it is made.
@@ -86,7 +91,7 @@ class Settings:
         """
         words: list[str] = []
         for name, field in fields_of(type(self)).items():
-            words += _flag_words(name, getattr(self, name), FieldType.of(field.type))
+            words += _flag_words(name, getattr(self, name), _type_of(field.type))
         return shlex.join(words)
 
 
@@ -116,7 +121,7 @@ def _flag_words(name: str, value: Any, kind: FieldType) -> list[str]:
 
 
 def _checked(name: str, value: Any, field: dataclasses.Field[Any]) -> Any:
-    kind = FieldType.of(field.type)
+    kind = _type_of(field.type)
     if value is None and kind.optional:
         return None
     if kind.many:

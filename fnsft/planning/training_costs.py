@@ -1,0 +1,112 @@
+"""What a fine-tuning run costs.
+
+Symbols: those of :mod:`fnsft.planning.passes`; K parameters that train, M entries of the MLP
+matrices, s optimizer steps, k neighbours.
+"""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fnsft.config.stages import TrainSettings
+from fnsft.planning.known import Model, Samples
+from fnsft.planning.passes import both, forward, forward_flops
+from fnsft.planning.work import Cost, Work
+
+if TYPE_CHECKING:
+    from fnsft.training.memory import ModelShape
+
+# Bytes that Adam reads and writes of a parameter in float32: weight, gradient, two moments, and
+# clipping's pass over the gradient.
+ADAM_BYTES = 8 * 4
+# A selection of M entries took .039 s and the sum over 20 neighbours .18 s (docs/lab-log.md, what
+# masks cost): so much of a selection is one neighbour.
+NEIGHBOUR_SHARE = 0.18 / 0.039 / 20
+HASH_SHARE = 0.4  # random masks are hashed, not ranked
+# Kernels of one matrix's mask, as passes of a layer: one that is ranked, and with neighbours.
+MASK_PASSES = {"collab": 3}
+
+
+def train_cost(
+    model: Model, train: Samples, validation: Samples, settings: TrainSettings, gpus: int
+) -> Cost:
+    """Return the cost of a run on so many devices (0: a processor).
+
+    Notes
+    -----
+    A micro-batch is padded to its longest sample. Its pass is one forward and two backward (LoRA:
+    one, since weights have no gradient; with checkpointing one more forward), validations are
+    forward. Every step Adam moves ``ADAM_BYTES`` a trained parameter; masks rank M entries.
+    Disk: the best epoch, while it runs a second one, two checkpoints with Adam's moments.
+    """
+    from fnsft.training.memory import estimate
+
+    shape = model.shape(settings)
+    n = round(train.n * (1 + settings.replay_fraction))
+    micro = min(settings.micro_batch_size, n)
+    steps = math.ceil(n / settings.batch_size) * settings.epochs
+    steps = min(steps, settings.max_steps or steps)
+    batches = math.ceil(settings.batch_size / micro) * steps
+    half = settings.bf16_autocast or settings.dtype == "bfloat16"
+    padded = train.padded(micro)
+    ways = 2 if settings.method == "lora" else 3
+    ways += settings.gradient_checkpointing
+    updates = steps / settings.window if settings.method == "gmt" else steps
+    trained = _trained(shape, settings)
+    work = Work(
+        start="training",
+        dtype="bfloat16" if half else "float32",
+        flops=ways * forward_flops(shape, batches * micro * padded, padded),
+        layer_passes=(shape.layers + 1) * (ways * batches + 2 * updates)
+        + 3 * shape.layers * updates * (MASK_PASSES.get(settings.method, 1) * settings.masked),
+        device_bytes=ADAM_BYTES * trained * updates,
+        selected_entries=_selected(shape, settings) * updates,
+        tokens_read=train.tokens + validation.tokens,
+    )
+    points = 1 + min(settings.validations, steps) + settings.epochs - 1
+    work = both(work, forward(shape, validation, micro, work.dtype).times(points))
+    if settings.method == "child-tuning-d":  # one pass a sample before the first step
+        drawn = min(n, settings.fisher_samples or n)
+        work = work.plus(
+            flops=3 * forward_flops(shape, drawn * train.mean, train.mean),
+            layer_passes=3 * drawn * (shape.layers + 1),
+        )
+    width = 2 if settings.dtype == "bfloat16" else 4
+    saved = trained * 4 if settings.method == "lora" else shape.parameters * width
+    copies = 2 if settings.average_with_start else 1
+    temporary = 2 * (saved + 2 * trained * width) + copies * saved
+    written = saved * (settings.epochs + copies) + 3 * trained * width * settings.epochs
+    memory = estimate(shape, settings, train.longest, shards=max(1, gpus))
+    return Cost(
+        work=replace(work, disk_bytes=model.disk_bytes + model.base_bytes + written),
+        memory=memory.total,
+        kept=saved,
+        temporary=temporary,
+        model=model.name,
+        method=settings.method,
+        way=way_of(settings),
+    )
+
+
+def way_of(settings: TrainSettings) -> str:
+    """Return what of a method decides its memory: SFT full, masked, or LoRA."""
+    if settings.method == "lora":
+        return "lora"
+    return "masked" if settings.masked else "full"
+
+
+def _trained(shape: "ModelShape", settings: TrainSettings) -> float:
+    if settings.method == "lora":
+        return settings.lora_rank * shape.adapter_widths
+    frozen = settings.masked and settings.unmasked == "freeze"
+    only_mlp = frozen or settings.method == "projections-only"
+    return shape.mlp if only_mlp else shape.parameters
+
+
+def _selected(shape: "ModelShape", settings: TrainSettings) -> float:
+    """Return how many entries are ranked a step; a neighbour's share counts for collab."""
+    if settings.method in ("highest", "gmt"):
+        return shape.mlp
+    if settings.method == "collab":
+        return shape.mlp * (1 + settings.k * NEIGHBOUR_SHARE)
+    return HASH_SHARE * shape.mlp if settings.masked else 0
