@@ -3,6 +3,12 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/paths.smk"
+include: "workflow/inputs/neurons.smk"
+include: "workflow/inputs/training.smk"
+include: "workflow/inputs/benchmarks.smk"
+include: "workflow/inputs/networks.smk"
+include: "workflow/inputs/reporting.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/neurons.smk"
 include: "workflow/rules/training.smk"

@@ -16,6 +16,7 @@ from fnsft.cli.main import STAGES
 # A layer may import itself and what stands before it.
 LAYERS = [
     "errors",
+    "devices",
     "config",
     "artifacts",
     "hub",
@@ -26,6 +27,7 @@ LAYERS = [
     "training",
     "evaluation",
     "reporting",
+    "planning",
     "cli",
 ]
 

@@ -26,15 +26,27 @@ def copy_tree(repository: Path, folder: Path) -> Path:
     return folder
 
 
-def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in a tree, with the tree's own package first on the path."""
+def started(tree: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start snakemake in a tree, with the tree's own package first on the path."""
     scripts = Path(sys.executable).parent
     environment = os.environ | {
         "PYTHONPATH": str(tree),
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=tree, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def ended(head: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait until a started snakemake ends."""
+    stdout, stderr = head.communicate()
+    return subprocess.CompletedProcess(head.args, head.returncode, stdout, stderr)
+
+
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in a tree."""
+    return ended(started(tree, *arguments))
 
 
 def planned(tree: Path, *overlays: Path | str, target: str = TARGET) -> dict[str, int]:

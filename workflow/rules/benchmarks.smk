@@ -1,50 +1,12 @@
 # What a model answers before and after every stage, how the answers score, how far a stage
 # moved the model, and what a sequence of stages learned and forgot.
-ANSWERS = RESULTS + "/answers/" + RUN + "/{suite}"
-SCORES = RESULTS + "/metrics/" + RUN + "/{suite}.jsonl"
-BASE_ANSWERS = RESULTS + "/answers/{model}/base/{suite}"
-BASE_SCORES = RESULTS + "/metrics/{model}/base/{suite}.jsonl"
-TRANSFER = RESULTS + "/transfer/{model}/{sequence}/{variant}/seed{seed}.jsonl"
-
-
-def test_split(task):
-    """A task's test split, which is the same for every seed."""
-    seed = EXPERIMENT.selection().seeds[0]
-    return f"{RESULTS}/data/{task}/seed{seed}/test.jsonl"
-
-
-def benchmark_of(name):
-    """A benchmark with its files in place."""
-    entry = EXPERIMENT.benchmark_entry(name)
-    if entry.origin == "task":
-        return EXPERIMENT.benchmark(name, test_split(entry.task), None)
-    names = [entry.file, entry.examples]
-    files = [
-        file and file_of(entry.origin, f"benchmarks/{name}", file) for file in names
-    ]
-    return EXPERIMENT.benchmark(name, *files)
-
-
-def suite_files(wildcards):
-    """The files of a suite's benchmarks, each once."""
-    benchmarks = map(benchmark_of, EXPERIMENT.suite(wildcards.suite))
-    files = (file for b in benchmarks for file in (b.file, b.examples) if file)
-    return list(dict.fromkeys(files))
-
-
-def suite_flags(wildcards):
-    """A suite as flags."""
-    return " ".join(
-        f"--benchmark {name} {benchmark_of(name).words()}"
-        for name in EXPERIMENT.suite(wildcards.suite)
-    )
 
 
 rule fetch_benchmark:
     output:
-        RESULTS + "/sources/benchmarks/{benchmark}/{split}.jsonl",
+        results("sources/benchmarks/{benchmark}/{split}.jsonl"),
     log:
-        LOGS + "/fetch_benchmark/{benchmark}-{split}.log",
+        logs("fetch_benchmark/{benchmark}-{split}.log"),
     params:
         stage=lambda wildcards: stage(
             FetchSettings(
@@ -64,18 +26,18 @@ rule fetch_benchmark:
 
 rule answer:
     input:
-        model=RESULTS + "/runs/" + RUN,
+        model=results(f"runs/{RUN}"),
         files=suite_files,
     output:
         directory(ANSWERS),
     log:
-        LOGS + "/answer/" + RUN + "/{suite}.log",
+        logs(f"answer/{RUN_SUITE}.log"),
     benchmark:
-        COSTS + "/answer/" + RUN + "/{suite}.tsv"
+        costs(f"answer/{RUN_SUITE}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=480,
+        mem_mb=more(48_000),
+        runtime=more(480),
     params:
         stage=stage(EXPERIMENT.answer()),
         benchmarks=suite_flags,
@@ -94,13 +56,13 @@ rule answer_base:
     output:
         directory(BASE_ANSWERS),
     log:
-        LOGS + "/answer/{model}/base/{suite}.log",
+        logs("answer/{model}/base/{suite}.log"),
     benchmark:
-        COSTS + "/answer/{model}/base/{suite}.tsv"
+        costs("answer/{model}/base/{suite}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=480,
+        mem_mb=more(48_000),
+        runtime=more(480),
     params:
         stage=stage(EXPERIMENT.answer()),
         benchmarks=suite_flags,
@@ -116,22 +78,24 @@ rule score:
         answers=ANSWERS,
         files=suite_files,
     output:
-        multiext(RESULTS + "/metrics/" + RUN + "/{suite}", ".jsonl", ".items.jsonl"),
+        multiext(
+            results(f"metrics/{RUN_SUITE}"), records=".jsonl", per_item=".items.jsonl"
+        ),
     log:
-        LOGS + "/score/" + RUN + "/{suite}.log",
+        logs(f"score/{RUN_SUITE}.log"),
     benchmark:
-        COSTS + "/score/" + RUN + "/{suite}.tsv"
+        costs(f"score/{RUN_SUITE}.tsv")
     threads: EXPERIMENT.score().workers
     resources:
-        mem_mb=16_000,
-        runtime=120,
+        mem_mb=more(16_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.score()),
     message:
         "score {wildcards.model} on the suite {wildcards.suite} after {wildcards.task} with "
         "{wildcards.variant}, seed {wildcards.seed}"
     shell:
-        "fnsft score {input.answers} --output {output[0]} {params.stage[0]} 2> {log}"
+        "fnsft score {input.answers} --output {output.records} {params.stage[0]} 2> {log}"
 
 
 use rule score as score_base with:
@@ -139,59 +103,41 @@ use rule score as score_base with:
         answers=BASE_ANSWERS,
         files=suite_files,
     output:
-        multiext(RESULTS + "/metrics/{model}/base/{suite}", ".jsonl", ".items.jsonl"),
+        multiext(
+            results("metrics/{model}/base/{suite}"),
+            records=".jsonl",
+            per_item=".items.jsonl",
+        ),
     log:
-        LOGS + "/score/{model}/base/{suite}.log",
+        logs("score/{model}/base/{suite}.log"),
     benchmark:
-        COSTS + "/score/{model}/base/{suite}.tsv"
+        costs("score/{model}/base/{suite}.tsv")
     message:
         "score {wildcards.model} on the suite {wildcards.suite} before fine-tuning"
 
 
 rule drift:
     input:
-        model=RESULTS + "/runs/" + RUN,
+        model=results(f"runs/{RUN}"),
         base=model_of,
         data=lambda wildcards: test_split(wildcards.task),
     output:
-        multiext(RESULTS + "/drift/" + RUN, ".jsonl", ".items.jsonl"),
+        multiext(results(f"drift/{RUN}"), records=".jsonl", per_item=".items.jsonl"),
     log:
-        LOGS + "/drift/" + RUN + ".log",
+        logs(f"drift/{RUN}.log"),
     benchmark:
-        COSTS + "/drift/" + RUN + ".tsv"
+        costs(f"drift/{RUN}.tsv")
     resources:
         gpu=1,
-        mem_mb=96_000,
-        runtime=120,
+        mem_mb=more(96_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.drift()),
     message:
         "measure how far {wildcards.variant} moved {wildcards.model} on {wildcards.task}"
     shell:
         "fnsft drift --model {input.model} --base {input.base} --data {input.data} "
-        "--output {output[0]} {params.stage[0]} 2> {log}"
-
-
-def stages_of(wildcards):
-    """The models of a sequence, from the base model to the one after its last stage."""
-    return EXPERIMENT.stage_models(
-        wildcards.model, wildcards.sequence, wildcards.variant
-    )
-
-
-def scores_of(model, seed, suites):
-    """The records of a model's suites."""
-    place = f"{model}/seed{seed}" if model.stages else f"{model}/base"
-    return [f"{RESULTS}/metrics/{place}/{suite}.jsonl" for suite in suites]
-
-
-def stage_scores(wildcards):
-    """The records of a sequence's models, stage by stage."""
-    suites = EXPERIMENT.sequence(wildcards.sequence).suites
-    _, *stages = stages_of(wildcards)
-    return [
-        file for model in stages for file in scores_of(model, wildcards.seed, suites)
-    ]
+        "--output {output.records} {params.stage[0]} 2> {log}"
 
 
 rule transfer:
@@ -203,13 +149,13 @@ rule transfer:
         ),
         stages=stage_scores,
         drift=lambda wildcards: [
-            f"{RESULTS}/drift/{model}/seed{wildcards.seed}.jsonl"
+            results(f"drift/{model}/seed{wildcards.seed}.jsonl")
             for model in stages_of(wildcards)[1:]
         ],
     output:
         TRANSFER,
     log:
-        LOGS + "/transfer/{model}/{sequence}/{variant}/seed{seed}.log",
+        logs("transfer/{model}/{sequence}/{variant}/seed{seed}.log"),
     params:
         stage=stage(TransferSettings()),
     message:

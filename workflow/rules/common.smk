@@ -1,5 +1,6 @@
 # The configuration, checked before anything else, and the paths that the rules share.
 import dataclasses
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from snakemake.settings.enums import Quietness
 from snakemake.utils import min_version
 
 from fnsft.artifacts.items import items_path
+from fnsft.artifacts.locks import join_heads
 from fnsft.artifacts.storage import existing
 from fnsft.config.experiment import (
     SEQUENCE_KINDS,
@@ -32,6 +34,7 @@ from fnsft.config.experiment import (
 from fnsft.config.names import NULL, TWIN, StageModel
 from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
+from fnsft.devices import POOL, workflow_pool
 from fnsft.errors import InputError
 from fnsft.reporting.explore.files import result_files
 from fnsft.reporting.figures.captions import caption_of
@@ -53,23 +56,28 @@ try:
     validate(config)
     EXPERIMENT = Experiment(config)
     EXPERIMENT.check()
+    DEVICES = workflow_pool(workflow.global_resources.get("gpu").value)
 except InputError as error:
     refuse(error)
+
+# For the jobs that this process or one on a node of the cluster starts: where they find devices,
+# and that fetching alone uses a network.
+os.environ |= {"FNSFT_OFFLINE": "1"} | ({} if DEVICES is None else {POOL: DEVICES})
 
 if workflow.is_main_process and Quietness.RULES in (
     workflow.output_settings.quiet or ()
 ):
     report_progress()  # in place of Snakemake's own
 
-
-# Only for --lint, which wants a software environment for every rule: the environment is the
-# one that runs snakemake.
-container: None
+if workflow.is_main_process:
+    join_heads(Path(".snakemake"))
 
 
-RESULTS = f"results/{EXPERIMENT.name}"
-LOGS = f"{RESULTS}/logs"
-COSTS = f"{RESULTS}/benchmarks"
+# Only with --software-deployment-method apptainer; without it jobs run in the environment that
+# runs snakemake. The image is made of workflow/fnsft.def.
+container: "fnsft.sif"
+
+
 DATA_DIR = config.get("data_dir", "data")
 REGISTRY = [str(p) for p in [Path(DATA_DIR) / "registry.yaml"] if p.is_file()]
 
@@ -108,15 +116,20 @@ def stage(settings):
     return settings.flags(), f"{settings.stage} version {settings.version}"
 
 
+def more(amount):
+    """A resource of which every further attempt gets as much again: the last had too little."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def model_folder(name, seed=None):
     """A model's folder: the user's own, the one that a rule makes, or that of a stage's run."""
     stages = StageModel.of(name).stages
     if stages:
         kind = "runs" if EXPERIMENT.is_plain(stages[-1][1]) else "plain"
-        return f"{RESULTS}/{kind}/{name}/seed{seed}"
+        return results(f"{kind}/{name}/seed{seed}")
     entry = EXPERIMENT.model(name)
     users_own = entry.origin == "folder" and not name.endswith(TWIN)
-    return entry.name if users_own else f"{RESULTS}/models/{name}"
+    return entry.name if users_own else results(f"models/{name}")
 
 
 def model_of(wildcards):
@@ -135,9 +148,9 @@ def users_own(path):
 def file_of(origin, owner, name):
     """A file of data: of the world, fetched, or the user's below data_dir (or in it)."""
     if origin == "world":
-        return f"{RESULTS}/world/{name}"
+        return results(f"world/{name}")
     if origin in ("hub", "evalplus"):
-        return f"{RESULTS}/sources/{owner}/{name}.jsonl"
+        return results(f"sources/{owner}/{name}.jsonl")
     below = Path(DATA_DIR) / name
     beside = Path(DATA_DIR) / Path(name).name
     return users_own(beside if beside.exists() and not below.exists() else below)
@@ -159,8 +172,8 @@ def fetched():
     """Everything that the network gives to the run, tables and figures."""
     needs = needs_of(EXPERIMENT)
     file = {
-        "hub": RESULTS + "/models/{}",
-        "gguf-wheel": RESULTS + "/sources/{}.whl",
+        "hub": results("models/{}"),
+        "gguf-wheel": results("sources/{}.whl"),
     }
     models = [(m, EXPERIMENT.model(m).origin) for m in needs.models]
     tasks = [task for task in needs.tasks if EXPERIMENT.task(task).origin == "hub"]
@@ -221,4 +234,4 @@ def table_runs(wildcards):
     if EXPERIMENT.table(wildcards.table).kind in runless:
         return []
     runs = runs_of(EXPERIMENT.selection("tables", wildcards.table))
-    return [f"{RESULTS}/runs/{run}" for run in runs]
+    return [results(f"runs/{run}") for run in runs]

