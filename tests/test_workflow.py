@@ -14,9 +14,9 @@ import yaml
 from workflow_runs import LABEL, SMOKE, TARGET, copy_tree, planned, snakemake
 
 from fnsft.artifacts.measures import read_measures
+from fnsft.artifacts.storage import size_of
 from fnsft.artifacts.training import read_training
 from fnsft.cli.main import main
-from fnsft.artifacts.storage import size_of
 
 pytestmark = pytest.mark.workflow
 
