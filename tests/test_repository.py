@@ -1,6 +1,7 @@
 """The tree itself: layers, pins, start-up time."""
 
 import ast
+import importlib
 import re
 import resource
 import subprocess
@@ -51,6 +52,18 @@ def test_data_flows_one_way_through_the_layers(repository: Path) -> None:
             allowed = LAYERS[: LAYERS.index(layer) + 1]
             wrong += [f"{source.name} imports {other}" for other in imports_of(source) - {*allowed}]
     assert not wrong
+
+
+def test_the_names_that_benchmarks_import_exist(repository: Path) -> None:
+    missing = []
+    for source in sorted((repository / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fnsft"):
+                module = importlib.import_module(str(node.module))
+                missing += [
+                    (source.name, a.name) for a in node.names if not hasattr(module, a.name)
+                ]
+    assert not missing
 
 
 @pytest.mark.parametrize("layer", ["config", "reporting"])
