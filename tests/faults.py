@@ -1,5 +1,6 @@
 """Faults that tests inject, and commands in processes of their own to inject them into."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -114,6 +115,24 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}; run as root")
     yield Disk(folder)
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group: processes that are put into it get 4 MiB more, and no byte beyond."""
+    hierarchies = {"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"}
+    for parent, limit in hierarchies.items():
+        folder = Path(parent) / f"fnsft-faults-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            folder.mkdir()
+            (folder / limit).write_text(str(4 << 20))
+            break
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    else:
+        pytest.skip("no control group of memory can be made here; run as root")
+    yield folder
+    folder.rmdir()
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

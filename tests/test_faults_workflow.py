@@ -20,6 +20,7 @@ RUN = "tiny/math/sft/seed0"
 TARGET = f"results/smoke/runs/{RUN}"
 CHECKPOINTS = f"checkpoints/smoke/{RUN}"
 LOG = f"results/smoke/logs/train/{RUN}.log"
+OOM_COUNTERS = ("memory.oom_control", "memory.events")
 COMMAND = ["--profile", "cpu", "--configfile", *SMOKE, "overlay.yaml", "--", TARGET]
 
 
@@ -101,6 +102,19 @@ def test_a_training_that_is_killed_under_snakemake_goes_on_with_the_same_line(
     head.training().kill()
     assert head.code() == 1
     assert "FAILED fine-tune tiny with sft" in head.said.read_text()
+    assert not (tree / TARGET).exists()
+    runs_again(tree, undisturbed)
+    assert "going on from " in (tree / LOG).read_text()
+
+
+def test_a_training_that_the_kernel_kills_for_want_of_memory_goes_on_with_the_same_line(
+    tree: Path, undisturbed: Path, memory_group: Path
+) -> None:
+    head = Head(tree)
+    (memory_group / "cgroup.procs").write_text(str(head.training().pid))
+    assert head.code() == 1
+    (told,) = (memory_group / name for name in OOM_COUNTERS if (memory_group / name).exists())
+    assert "oom_kill 1" in told.read_text().splitlines()
     assert not (tree / TARGET).exists()
     runs_again(tree, undisturbed)
     assert "going on from " in (tree / LOG).read_text()

@@ -19,6 +19,7 @@ pytestmark = [
 RUN = Path("results/smoke/runs/tiny/math/sft/seed0")
 WEIGHTS = RUN / "model.safetensors"
 CHECKPOINTS = Path("checkpoints/smoke/tiny/math/sft/seed0")
+EPOCHS = 100  # longer than SLURM's shortest limit of a minute
 FLAGS = ["--profile", "slurm", "--jobs", "4", "--slurm-init-seconds-before-status-checks", "4"]
 # For a small model a training and what follows it are one submission.
 GROUPS = ["--groups", "world=base", "pretrain=base", "train=run", "evaluate=run"]
@@ -98,8 +99,7 @@ def test_a_command_on_several_gpus_is_launched_once(
     shared = {"parallel": "ddp", "micro_batch_size": 8}  # there is no FSDP2 without accelerators
     changed = {"experiment": "two", "models": {"tiny": {"gpus": 2}}, "training": shared}
     two.write_text(yaml.safe_dump(changed))
-    for made in ("world", "models", "data"):
-        shutil.copytree(smoke / "results/smoke" / made, smoke / "results/two" / made)
+    share_what_is_made(smoke, "two")
     run = Path(str(RUN).replace("smoke", "two"))
     done = snakemake(smoke, *FLAGS, *configuration, str(two), "--", str(run))
     assert done.returncode == 0, done.stderr[-4_000:]
@@ -108,3 +108,36 @@ def test_a_command_on_several_gpus_is_launched_once(
     assert read_json((smoke / run).with_name("seed0.manifest.json"))["notes"]["processes"] == 2
     log = (smoke / "results/two/logs/train/tiny/math/sft/seed0.log").read_text()
     assert log.count("x 2 processes") == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_reaches_its_time_limit_goes_on_and_ends_as_undisturbed(
+    smoke: Path, slurm: Cluster, configuration: list[str]
+) -> None:
+    run = Path(str(RUN).replace("smoke", "limit"))
+    manifest = (smoke / run).with_name("seed0.manifest.json")
+    only_when_told = {"epochs": EPOCHS, "checkpoint_steps": 0}
+    changed = smoke / "limit.yaml"
+    changed.write_text(yaml.safe_dump({"experiment": "limit", "training": only_when_told}))
+    share_what_is_made(smoke, "limit")
+    minutes = ["train:runtime=attempt", "train:slurm_extra='--signal=TERM@30'"]
+    flags = [*FLAGS, "--set-resources", *minutes]
+    before = len(slurm.jobs("rule_train"))
+    done = snakemake(smoke, *flags, *configuration, str(changed), "--", str(run))
+    assert done.returncode == 0, done.stderr[-4_000:]
+    jobs = slurm.jobs("rule_train")[before:]
+    assert [job.minutes for job in jobs] == [*range(1, len(jobs) + 1)]
+    assert jobs[0].state in ("FAILED", "TIMEOUT") and jobs[-1].state == "COMPLETED"
+    assert read_json(manifest)["notes"]["resumed_from"].startswith("checkpoint-")
+    interrupted = sha256_of(smoke / run / WEIGHTS.name)
+    shutil.rmtree(smoke / run)
+    done = snakemake(smoke, *FLAGS, *configuration, str(changed), "--", str(run))
+    assert done.returncode == 0, done.stderr[-4_000:]
+    assert not read_json(manifest)["notes"].get("resumed_from")
+    assert sha256_of(smoke / run / WEIGHTS.name) == interrupted
+
+
+def share_what_is_made(smoke: Path, experiment: str) -> None:
+    """Give another experiment the world, base model and data of the smoke configuration."""
+    for made in ("world", "models", "data"):
+        shutil.copytree(smoke / "results/smoke" / made, smoke / "results" / experiment / made)

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and nothing of a user's is lost."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,28 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").write_text("old")
+    synced = []
+
+    def full(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        assert (tmp_path / "out").read_text() == "old"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(InputError, match="out: expected room to write it"),
+        written_whole(tmp_path / "out") as partial,
+    ):
+        partial.write_text("new")
+        inode = partial.stat().st_ino
+    assert synced == [inode]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_is_replaced_only_when_a_stage_made_it(tmp_path: Path) -> None:

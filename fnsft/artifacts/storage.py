@@ -54,7 +54,7 @@ def written_whole(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         with reported_room(path):
             yield partial
-        _open_as_usual(partial)
+            _settle(partial)
         if path.exists() and path.is_dir() != partial.is_dir():
             kinds = ("a folder", "a file") if partial.is_dir() else ("a file", "a folder")
             raise InputError(f"{path}: expected {kinds[0]} or none, found {kinds[1]}; name another")
@@ -106,13 +106,19 @@ def require_replaceable(path: Path) -> None:
         raise InputError(f"{path}: holds files that fnsft did not make; name another folder")
 
 
-def _open_as_usual(path: Path) -> None:
-    """Give files the mode of new files; safetensors leaves them to their owner alone."""
+def _settle(path: Path) -> None:
+    """Give files the mode of new files, and have them on the disk before they get their name.
+
+    Safetensors leaves files to their owner alone. A node that dies keeps names longer than
+    contents, and some file systems say only here that they are full.
+    """
     mask = os.umask(0)
     os.umask(mask)
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             file.chmod(0o666 & ~mask)
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def _remove_abandoned(path: Path) -> None:
