@@ -68,7 +68,9 @@ def test_jobs_get_what_their_rules_ask_for(smoke: Path, slurm: Cluster) -> None:
     assert (statistics.memory_mb, statistics.minutes) == (8_000, 60)
 
 
-@pytest.mark.parametrize("command", ["scancel", "scontrol requeue"])
+@pytest.mark.parametrize(
+    "command", ["scancel", pytest.param("scontrol requeue", marks=pytest.mark.slow)]
+)
 def test_a_training_that_slurm_ends_goes_on_and_ends_as_undisturbed(
     smoke: Path, slurm: Cluster, configuration: list[str], command: str
 ) -> None:
