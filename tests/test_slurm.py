@@ -19,7 +19,7 @@ pytestmark = [
 RUN = Path("results/smoke/runs/tiny/math/sft/seed0")
 WEIGHTS = RUN / "model.safetensors"
 CHECKPOINTS = Path("checkpoints/smoke/tiny/math/sft/seed0")
-EPOCHS = 100  # longer than SLURM's shortest limit of a minute
+EPOCHS = 60  # well over the minute that is the shortest limit
 FLAGS = ["--profile", "slurm", "--jobs", "4", "--slurm-init-seconds-before-status-checks", "4"]
 # For a small model a training and what follows it are one submission.
 GROUPS = ["--groups", "world=base", "pretrain=base", "train=run", "evaluate=run"]
