@@ -147,7 +147,7 @@ def test_a_packed_base_and_shards_take_their_share(model: Path) -> None:
         shape.packable * (32 + 1 + 4 / 256) / 64
     )
     whole = TrainSettings(**RUN)
-    alone, shared = (estimate(shape, whole, 10, shards=n) for n in (1, 4))
+    alone, shared = (estimate(shape, whole, 10, processes=n) for n in (1, 4))
     assert shared.weights == alone.weights // 4
     assert shared.activations == alone.activations
 

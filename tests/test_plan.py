@@ -120,6 +120,11 @@ def test_a_run_keeps_all_its_weights_and_lora_its_adapter_alone() -> None:
     assert whole.temporary == 2 * (3 * whole.kept) + whole.kept
 
 
+def test_a_batch_that_the_gpus_cannot_share_is_refused() -> None:
+    with pytest.raises(InputError, match="multiple of 3 .* found 16; use fewer processes"):
+        train_cost(MODEL, SAMPLES, SAMPLES, TrainSettings(batch_size=16, micro_batch_size=1), 3)
+
+
 def test_more_gpus_share_the_memory_of_a_run() -> None:
     alone, shared = (train_cost(MODEL, SAMPLES, SAMPLES, TrainSettings(), n).memory for n in (1, 4))
     assert shared < alone

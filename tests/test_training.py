@@ -374,7 +374,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_the_optimizer_sees_it(
             {"method": "hft", "fraction": 0.5, "applies_to": "gradient"},
             "only 'update' does (weight decay",
         ),
-        ({"micro_batch_size": 3}, "expected a multiple of micro_batch_size=3, found 4"),
+        ({"micro_batch_size": 3}, "a multiple of 3 (micro_batch_size 3, 1 process), found 4"),
         ({"method": "highest", "fraction": 2}, "above 0, at most 1, found 2.0"),
         ({"model": "nowhere"}, "nowhere: no such folder here"),
         ({"data": "nowhere"}, "nowhere: no such file or folder"),

@@ -178,6 +178,6 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert train(tiny_model_dir, twelve, tmp_path / "run") == 2
-    message = "batch_size: expected a multiple of 6 (micro_batch_size 2 x 3 processes), found 4"
+    message = "batch_size: expected a multiple of 3 (micro_batch_size 2, 3 processes), found 4"
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -38,12 +38,18 @@ def train_cost(
     one, since weights have no gradient; with checkpointing one more forward), validations are
     forward. Every step Adam moves ``ADAM_BYTES`` a trained parameter; masks rank M entries.
     Disk: the best epoch, while it runs a second one, two checkpoints with Adam's moments.
+
+    Raises
+    ------
+    InputError
+        When the devices cannot share a batch evenly.
     """
     from fnsft.training.memory import estimate
 
     shape = model.shape(settings)
     n = round(train.n * (1 + settings.replay_fraction))
-    micro = min(settings.micro_batch_size, n)
+    gpus = max(1, gpus)
+    micro = min(settings.pass_samples(gpus), n)
     steps = math.ceil(n / settings.batch_size) * settings.epochs
     steps = min(steps, settings.max_steps or steps)
     batches = math.ceil(settings.batch_size / micro) * steps
@@ -76,7 +82,7 @@ def train_cost(
     copies = 2 if settings.average_with_start else 1
     temporary = 2 * (saved + 2 * trained * width) + copies * saved
     written = saved * (settings.epochs + copies) + 3 * trained * width * settings.epochs
-    memory = estimate(shape, settings, train.longest, shards=max(1, gpus))
+    memory = estimate(shape, settings, train.longest, processes=gpus)
     return Cost(
         work=replace(work, disk_bytes=model.disk_bytes + model.base_bytes + written),
         memory=memory.total,

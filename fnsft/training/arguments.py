@@ -41,15 +41,9 @@ def trainer_arguments(
             f"{processes.n} processes; use --parallel ddp"
         )
     on_cpu = accelerator().type == "cpu"
-    pass_samples = settings.micro_batch_size * processes.n
-    if settings.batch_size % pass_samples:
-        raise InputError(
-            f"batch_size: expected a multiple of {pass_samples} (micro_batch_size "
-            f"{settings.micro_batch_size} x {processes.n} processes), found {settings.batch_size}"
-        )
     options: dict[str, Any] = {
         "output_dir": str(folder),
-        "per_device_train_batch_size": settings.micro_batch_size,
+        "per_device_train_batch_size": settings.pass_samples(processes.n),
         "gradient_accumulation_steps": accumulation(settings, processes),
         "num_train_epochs": settings.epochs,
         "lr_scheduler_type": settings.schedule,
@@ -95,18 +89,18 @@ def trainer_arguments(
 
 def accumulation(settings: TrainSettings, processes: Processes) -> int:
     """Return how many forward passes of a process make an optimizer step."""
-    passes = settings.batch_size // (settings.micro_batch_size * processes.n)
+    passes = settings.batch_size // (settings.pass_samples(processes.n) * processes.n)
     return passes * (settings.window if settings.method == "gmt" else 1)
 
 
-def samples_a_step(settings: TrainSettings, processes: Processes) -> int:
+def samples_a_step(settings: TrainSettings) -> int:
     """Return the global batch: the samples of an optimizer step, over all processes."""
-    return settings.micro_batch_size * processes.n * accumulation(settings, processes)
+    return settings.batch_size * (settings.window if settings.method == "gmt" else 1)
 
 
 def epoch_steps(settings: TrainSettings, processes: Processes, n_samples: int) -> int:
     """Return the optimizer steps of an epoch; the last may have fewer samples."""
-    passes = math.ceil(n_samples / (settings.micro_batch_size * processes.n))
+    passes = math.ceil(n_samples / (settings.pass_samples(processes.n) * processes.n))
     return math.ceil(passes / accumulation(settings, processes))
 
 

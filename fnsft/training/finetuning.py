@@ -96,7 +96,7 @@ def fine_tune(
     stage.note(
         processes=processes.n,
         accumulation_steps=accumulation(settings, processes),
-        global_batch_size=samples_a_step(settings, processes),
+        global_batch_size=samples_a_step(settings),
         train_samples_left_out=train.n_left_out,
         validation_samples_left_out=validation.n_left_out,
         replayed_samples=list(mixed.counts),

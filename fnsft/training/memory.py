@@ -130,13 +130,12 @@ def estimate(
     settings: TrainSettings,
     longest_tokens: int,
     eager: bool = False,
-    shards: int = 1,
-    buckets: bool = False,
+    processes: int = 1,
 ) -> MemoryEstimate:
     """Estimate the peak memory of a run on one of its devices.
 
-    ``eager`` attention holds its scores; ``shards`` processes share the model (FSDP2), or each
-    has a copy and sends gradients in ``buckets`` (DDP).
+    ``eager`` attention holds its scores; ``processes`` share the model (FSDP2), or each has a copy
+    and sends gradients in buckets (DDP).
 
     Notes
     -----
@@ -163,7 +162,9 @@ def estimate(
     """
     width = 2 if settings.dtype == "bfloat16" else 4
     train, train_bytes = _trained(shape, settings, width)
-    tokens = settings.micro_batch_size * longest_tokens
+    tokens = settings.pass_samples(processes) * longest_tokens
+    shards = processes if settings.parallel == "fsdp" else 1
+    copies = 2 if processes > shards else 1
     if settings.quantise:
         rest = shape.parameters - shape.packable
         weights = int(shape.packable * PACKED_BYTES[settings.quantise]) + 4 * rest
@@ -176,7 +177,7 @@ def estimate(
     logits = tokens * shape.vocabulary * (width + 8)
     return MemoryEstimate(
         weights=weights // shards,
-        gradients=train_bytes * train * (2 if buckets else 1) // shards,
+        gradients=train_bytes * train * copies // shards,
         moments=2 * train_bytes * train // shards,
         activations=_activations(shape, settings, tokens, longest_tokens, eager),
         affinities=_affinities(shape, settings),

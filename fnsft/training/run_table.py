@@ -7,7 +7,7 @@ from fnsft.artifacts.storage import size_in_words
 from fnsft.artifacts.training import Run
 from fnsft.config.stages import FRACTION_METHODS, TrainSettings
 from fnsft.data.tokens import EncodedSplit
-from fnsft.training.arguments import accumulation, total_steps
+from fnsft.training.arguments import accumulation, samples_a_step, total_steps
 from fnsft.training.files import RunFiles
 from fnsft.training.loading import attention_of
 from fnsft.training.memory import MemoryEstimate, estimate, shape_or_none
@@ -43,15 +43,8 @@ def run_lines(
         rows["memory"] = "unknown for this architecture"
     else:
         longest = max(len(sample.ids) for sample in (*train.samples, *validation.samples))
-        sharded = settings.parallel == "fsdp"
-        expected = estimate(
-            shape,
-            settings,
-            longest,
-            eager=attention == "eager",
-            shards=processes.n if sharded else 1,
-            buckets=processes.n > 1 and not sharded,
-        )
+        eager = attention == "eager"
+        expected = estimate(shape, settings, longest, eager, processes.n)
         rows["memory"] = f"about {size_in_words(expected.total)} at the peak, beside libraries"
         rows[""] = expected.parts_in_words
         warning = warning_lines(expected, free, settings)
@@ -84,8 +77,8 @@ def settings_in_words(
     return {
         "method": method_in_words(settings),
         "learning rate": f"{settings.learning_rate:g} ({_origin(settings)}), {settings.schedule}",
-        "batch": f"{settings.micro_batch_size * passes * processes.n} samples = "
-        f"{settings.micro_batch_size} a pass x {passes} passes x {processes.n} {share}",
+        "batch": f"{samples_a_step(settings)} samples = "
+        f"{settings.pass_samples(processes.n)} a pass x {passes} passes x {processes.n} {share}",
         "steps": f"{steps:,}, of at most {settings.epochs} epochs over {n_samples:,} samples",
         "precision": precision_in_words(settings),
     }

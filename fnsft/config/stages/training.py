@@ -92,7 +92,7 @@ class TrainSettings(Settings):
         None, "optimizer steps at most; absent: as many as the epochs take", above=0
     )
     batch_size: int = setting(32, "samples an optimizer step (2026)", above=0)
-    micro_batch_size: int = setting(8, "samples a forward pass", above=0)
+    micro_batch_size: int = setting(8, "at most so many samples a forward pass", above=0)
     weight_decay: float = setting(0.01, "decoupled weight decay (2026)", minimum=0)
     adam_beta1: float = setting(0.9, "decay of the first moment", minimum=0, below=1)
     adam_beta2: float = setting(0.999, "decay of the second moment", minimum=0, below=1)
@@ -199,11 +199,28 @@ class TrainSettings(Settings):
             raise InputError("dtype: a packed base keeps float32 elsewhere; leave it off")
         if self.unfreeze and self.max_steps:
             raise InputError("unfreeze: counts whole epochs; leave max_steps off")
-        if self.batch_size % self.micro_batch_size:
+        self.pass_samples(1)
+
+    def pass_samples(self, processes: int) -> int:
+        """Return the samples of a forward pass when processes share a batch.
+
+        It is ``micro_batch_size``, or all of a process's share where that is smaller.
+
+        Raises
+        ------
+        InputError
+            When a batch does not consist of whole passes of each process.
+        """
+        share, rest = divmod(self.batch_size, processes)
+        samples = min(self.micro_batch_size, share)
+        if rest or share % samples:
+            remedy = "lower micro_batch_size" if samples > 1 else "use fewer processes"
             raise InputError(
-                f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}, "
-                f"found {self.batch_size}; lower micro_batch_size"
+                f"batch_size: expected a multiple of {processes * max(1, samples)} "
+                f"(micro_batch_size {self.micro_batch_size}, {processes} "
+                f"process{'es' if processes > 1 else ''}), found {self.batch_size}; {remedy}"
             )
+        return samples
 
     @property
     def forward_mode(self) -> str | None:
