@@ -62,7 +62,7 @@ STAGES = {
 }
 
 # Those that compute with a model on devices: one each, and `train` one a process. In a pool of
-# devices all others see none.
+# devices all others see none, but for one whose settings ask for it.
 ON_DEVICES = frozenset(
     ("capture", "describe", "networks", "lesion", "overlap", "train", "evaluate", "answer", "drift")
     + ("generate",)
@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (output := getattr(parsed, "output", None)) is not None and not output.name:
             raise InputError(f"output: expected a new file or folder, found {str(output)!r}")
         if parsed.stage != "doctor":  # which says what there is
-            devices.take(getattr(parsed, "processes", 1) if parsed.stage in ON_DEVICES else 0)
+            asked = getattr(settings, "device", "cpu") != "cpu"
+            n_devices = int(parsed.stage in ON_DEVICES or asked)
+            devices.take(n_devices * getattr(parsed, "processes", 1))
         module.run(parsed, settings)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fnsft.config.stages import ProjectSettings
+from fnsft.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 SETTINGS = ProjectSettings
 
@@ -29,12 +31,13 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
     from fnsft.artifacts.graphs import CollaborationGraph, dense_graph_writer, write_graph
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.statistics import read_statistics
-    from fnsft.neurons.bits import Bits, hyperedge_sizes
+    from fnsft.neurons.bits import Bits
     from fnsft.neurons.frequencies import token_weights
     from fnsft.neurons.hyperedges import documents_of, hyperedge_weights
     from fnsft.neurons.null import ShuffledBits
-    from fnsft.neurons.projection import project_layer
+    from fnsft.neurons.projection import projector
 
+    device = accelerator_of(settings)
     inputs = {"statistics": arguments.statistics, "activations": arguments.activations}
     with recorded_stage(settings, inputs, arguments.output) as record:
         dump = open_dump(arguments.activations)
@@ -53,14 +56,14 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
                 bits: Bits = dump.layer(number)
                 if settings.shuffle_tokens:
                     bits = ShuffledBits(bits, settings.seed * n_layers + number)
-                sizes = hyperedge_sizes(bits)
-                layer = project_layer(
-                    bits,
+                opened = projector(bits, device)
+                sizes = opened.sizes()
+                layer = opened.project(
                     sizes,
                     hyperedge_weights(sizes, weights, settings.alpha),
                     k_max,
                     settings.normalise,
-                    dense=dense[number] if dense else None,
+                    dense[number] if dense else None,
                 )
                 layers.append(layer)
                 tokens_without_neuron.append(int((sizes == 0).sum()))
@@ -84,3 +87,23 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
         + (f"; no edge in layers {empty}" if empty else ""),
         file=sys.stderr,
     )
+
+
+def accelerator_of(settings: ProjectSettings) -> "torch.device | None":
+    """Return the device that multiplies, or None for the CPU, which needs no torch.
+
+    Raises
+    ------
+    InputError
+        Where an accelerator is asked for and there is none.
+    """
+    if settings.device == "cpu":
+        return None
+    from fnsft.devices import accelerator
+
+    found = accelerator()
+    if found.type == "cpu":
+        raise InputError(
+            "device: expected an accelerator that torch sees, found none; use --device cpu"
+        )
+    return found

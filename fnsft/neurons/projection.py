@@ -6,22 +6,75 @@ Neurons i ≠ j are joined by every token that activates both:
 
 Tokens are sorted by their weight and packed to words of 64 that share one weight
 (:mod:`fnsft.neurons.hyperedges`); a weighted count of common bits then gives G
-(:mod:`fnsft.neurons.gram_numba`).
+(:mod:`fnsft.neurons.gram_numba`). An accelerator multiplies the bits instead
+(:mod:`fnsft.neurons.projection_torch`).
 
 Shapes: N = ``d_mlp`` neurons, T tokens, U of them that weigh something, Q words, k neighbours
 kept of a row.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from fnsft.artifacts.graphs import LayerGraph
-from fnsft.neurons.bits import Bits, neuron_sums, sorted_words, strips
+from fnsft.neurons.bits import Bits, hyperedge_sizes, neuron_sums, sorted_words, strips
 from fnsft.neurons.gram_numba import NOBODY, PANEL_ROWS, gram_panel, offer_panel
 from fnsft.neurons.hyperedges import SPREAD, WeightedWords, weighted_words
 
+if TYPE_CHECKING:
+    import torch
+
 Normalisation = Literal["none", "cosine", "degree"]
+
+
+class Projector(Protocol):
+    """One layer, projected on some device."""
+
+    def sizes(self) -> np.ndarray:
+        """Return |E(x)| of every token, [T] int64."""
+
+    def project(
+        self,
+        sizes: np.ndarray,
+        weights: np.ndarray,
+        k_max: int,
+        normalise: Normalisation = "none",
+        dense: np.ndarray | None = None,
+    ) -> LayerGraph:
+        """Project the layer; see :func:`project_layer`."""
+
+
+def projector(bits: Bits, device: "torch.device | None" = None) -> Projector:
+    """Return what projects a layer on a device of torch's, or with numba where none is given."""
+    if device is None:
+        return NumbaLayer(bits)
+    from fnsft.neurons.projection_torch import DeviceLayer
+
+    return DeviceLayer(bits, device)
+
+
+@dataclass(frozen=True)
+class NumbaLayer:
+    """One layer's bits, counted on the CPU; a :class:`Projector`."""
+
+    bits: Bits
+
+    def sizes(self) -> np.ndarray:
+        """Return |E(x)| of every token, [T] int64."""
+        return hyperedge_sizes(self.bits)
+
+    def project(
+        self,
+        sizes: np.ndarray,
+        weights: np.ndarray,
+        k_max: int,
+        normalise: Normalisation = "none",
+        dense: np.ndarray | None = None,
+    ) -> LayerGraph:
+        """Project the layer; see :func:`project_layer`."""
+        return project_layer(self.bits, sizes, weights, k_max, normalise, dense=dense)
 
 
 def project_layer(
@@ -57,7 +110,7 @@ def project_layer(
     of a panel and 8 N · k of neighbours.
     """
     plan = weighted_words(weights, spread)
-    words, mass = _sorted_layer(bits, plan, _mass_of(normalise, sizes, weights))
+    words, mass = _sorted_layer(bits, plan, mass_of(normalise, sizes, weights))
     factors = np.ones(bits.n_neurons)
     if mass is not None:
         np.divide(1, np.sqrt(mass), out=factors, where=mass > 0)
@@ -70,10 +123,10 @@ def project_layer(
         offer_panel(rows, first, factors, kept_weights, kept_indices)
         if dense is not None:
             _write_dense(dense, rows, first, factors)
-    return _as_graph(kept_weights, kept_indices)
+    return as_graph(kept_weights, kept_indices)
 
 
-def _mass_of(normalise: Normalisation, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+def mass_of(normalise: Normalisation, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
     """Return what every token adds to the mass of each neuron that it activates, [T]."""
     if normalise == "cosine":
         return weights
@@ -103,7 +156,7 @@ def _write_dense(dense: np.ndarray, rows: np.ndarray, first: int, factors: np.nd
     dense[stop:, first:stop] = block[:, stop - first :].T
 
 
-def _as_graph(weights: np.ndarray, indices: np.ndarray) -> LayerGraph:
+def as_graph(weights: np.ndarray, indices: np.ndarray) -> LayerGraph:
     """Sort every row's heap [N, k] by decreasing weight, then by index, without empty places."""
     order = np.lexsort((indices, -weights), axis=1)
     weights = np.take_along_axis(weights, order, axis=1)

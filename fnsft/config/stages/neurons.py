@@ -55,6 +55,9 @@ class ProjectSettings(Settings):
         False, "permute every neuron's bits over the tokens: the null of no co-activation (ours)"
     )
     seed: int = setting(0, "seed of shuffle_tokens", minimum=0)
+    device: Literal["cpu", "accelerator"] = setting(
+        "cpu", "what multiplies: the CPU, or a GPU, in half precision (ours)"
+    )
 
 
 @dataclass(frozen=True)
