@@ -28,7 +28,8 @@ from fnsft.cli.main import main
 from fnsft.data.formats import Example
 from fnsft.data.tokens import encode, load_tokenizer
 from fnsft.errors import InputError
-from fnsft.neurons.capture import capture
+from fnsft.neurons.capture import capture, watch_samples
+from fnsft.neurons.packing import DevicePacker, packed_words
 
 PROMPTS = ("Ada has 3 apples.", "Q", "Write a function of two numbers, long" + " long" * 20, "no")
 ROWS = [{"prompt": f"{prompt}\nAnswer:", "completion": f" {prompt[::-1]}"} for prompt in PROMPTS]
@@ -270,3 +271,47 @@ def test_the_model_is_in_evaluation_mode_while_it_is_captured(tiny_model_dir: Pa
     seen: list[bool] = []
     capture(model, [(5, 6, 7)], 1, lambda *_: seen.append(model.model.layers[0].mlp.training))
     assert seen == [False, False]
+
+
+def test_packed_words_are_those_of_the_dump() -> None:
+    bits = np.random.default_rng(0).random((192, 13)) < 0.5
+    words = packed_words(torch.from_numpy(bits))
+    assert words.dtype == torch.int64
+    assert np.array_equal(words.numpy().view(np.uint64), pack_bits(bits.T))
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize(
+    ("lengths", "n_sampled"),
+    [([70, 3, 40], 0), ([1], 1), ([64, 64], 5), ([200, 1, 63, 300, 7], 50), ([128] * 3, 0)],
+)
+def test_a_device_packs_the_same_files_byte_for_byte(
+    tmp_path: Path, lengths: list[int], n_sampled: int, tiny_model_dir: Path
+) -> None:
+    """On the CPU, by single samples: less than a word and several blocks at a time."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    rng = np.random.default_rng(1)
+    samples = [rng.integers(0, 50, length).tolist() for length in lengths]
+    shape = DumpShape(2, 64, sum(lengths), n_sampled)
+    for name in ("host", "device"):
+        (tmp_path / name).mkdir()
+    with DumpWriter(tmp_path / "host", shape, "model") as writer:
+        capture(model, samples, 1, writer.append, bool(n_sampled))
+    with DumpWriter(tmp_path / "device", shape, "model") as writer, DevicePacker(writer) as packer:
+        watch_samples(model, samples, 1, packer.see)
+    files = sorted(path.name for path in (tmp_path / "host").iterdir())
+    assert len(files) == (4 if n_sampled else 2)
+    for name in files:
+        assert (tmp_path / "host" / name).read_bytes() == (tmp_path / "device" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_what_a_writing_thread_refuses_ends_the_pass(tmp_path: Path) -> None:
+    shape = DumpShape(1, 2, 200, n_sampled=4)
+    values = torch.full((200, 2), 7e4)
+    with (
+        pytest.raises(InputError, match="within float16"),
+        DumpWriter(tmp_path, shape, "m") as writer,
+        DevicePacker(writer) as packer,
+    ):
+        packer.see(0, slice(0, 200), values)

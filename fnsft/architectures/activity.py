@@ -24,16 +24,29 @@ def neuron_activity(
     Raises
     ------
     InputError
-        When an activation is NaN, which no comparison would show.
+        When an activation is NaN, which no comparison would show: on the CPU before it is
+        recorded, elsewhere at the end of the context, since asking a device makes it wait.
     """
+    broken: dict[int, Tensor] = {}
 
     def see(layer: int, values: Tensor) -> None:
-        if torch.isnan(values).any():
+        found = torch.isnan(values.amax())  # a maximum is NaN where one value is
+        if layer in broken:
+            found = found | broken[layer]
+        if found.is_cpu:
+            refuse(layer, found)
+        else:
+            broken[layer] = found
+        record(layer, values)
+
+    def refuse(layer: int, found: Tensor) -> None:
+        if found:
             raise InputError(
                 f"layer {layer} of {type(model).__name__}: expected finite activations, found "
                 "NaN; check the weights, or use float32"
             )
-        record(layer, values)
 
     with watch_site(model, site, see):
         yield
+    for layer, found in broken.items():
+        refuse(layer, found)

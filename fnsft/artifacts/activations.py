@@ -102,10 +102,12 @@ class DumpWriter:
     """Writes a dump's layers side by side, as tokens come in; a context manager.
 
     Safetensors files begin with the place of every tensor, so ``shape.n_tokens`` tokens must
-    be appended to every layer, no more and no less.
+    be appended to every layer, no more and no less: by ``append``, or by ``append_block`` and
+    ``append_sampled``, which threads may call at the same time for different layers.
     """
 
     def __init__(self, folder: Path, shape: DumpShape, model: str) -> None:
+        self.shape = shape
         self._files = contextlib.ExitStack()
         self._layers: list[_LayerWriter] = []
         self._values: list[_ValueWriter] = []
@@ -141,6 +143,14 @@ class DumpWriter:
             self._values[layer].append(activated)
         self._layers[layer].append(activated > 0)
 
+    def append_block(self, layer: int, words: np.ndarray) -> None:
+        """Add a layer's next whole block, [N, ``shape.block_words`` of it] uint64."""
+        self._layers[layer].write(words)
+
+    def append_sampled(self, layer: int, values: np.ndarray) -> None:
+        """Add a layer's values at the sampled tokens that come next, [s, N]."""
+        self._values[layer].write(values)
+
 
 class _LayerWriter:
     """Gathers a block token by token, eight neurons a byte, and writes it neuron-major."""
@@ -149,9 +159,16 @@ class _LayerWriter:
         self.missing = shape.n_tokens
         self._file = file
         self._d_mlp = shape.d_mlp
+        self._block_tokens = shape.block_tokens
         length = min(shape.block_tokens, shape.n_tokens)
         self._gathered = np.empty((length, -(-shape.d_mlp // 8)), dtype=np.uint8)
         self._n = 0
+
+    def write(self, words: np.ndarray) -> None:
+        n_tokens = min(self._block_tokens, self.missing)
+        assert n_tokens and words.shape == (self._d_mlp, -(-n_tokens // WORD_TOKENS))
+        self.missing -= n_tokens
+        self._file.write(np.ascontiguousarray(words, dtype="<u8").data)
 
     def append(self, activated: np.ndarray) -> None:
         assert len(activated) <= self.missing and activated.shape[1] == self._d_mlp
@@ -179,6 +196,9 @@ class _ValueWriter:
         inside = (self._sampled >= self._n) & (self._sampled < self._n + len(values))
         chosen = values[self._sampled[inside] - self._n]
         self._n += len(values)
+        self.write(chosen)
+
+    def write(self, chosen: np.ndarray) -> None:
         with np.errstate(over="ignore"):
             rounded = chosen.astype(np.float16)
         if not np.isfinite(rounded).all():

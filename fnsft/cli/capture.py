@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
     from fnsft.artifacts.storage import require_space, size_in_words, written_whole
     from fnsft.data.tokens import load_split_of
     from fnsft.evaluation.loading import load_model
-    from fnsft.neurons.capture import capture
+    from fnsft.neurons.capture import capture_dump
 
     inputs = {"model": arguments.model, "data": arguments.data}
     with recorded_stage(settings, inputs, arguments.output) as record:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
             offsets = np.cumsum([0, *map(len, samples)])
             write_dump_tokens(folder, shape, np.concatenate(samples), offsets, identity)
             with DumpWriter(folder, shape, identity) as writer:
-                capture(model, samples, settings.batch_size, writer.append, bool(shape.n_sampled))
+                capture_dump(model, samples, settings.batch_size, writer)
         record.note(
             samples=len(samples),
             samples_left_out=split.n_left_out,

@@ -12,7 +12,23 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from fnsft.architectures import neuron_activity
+from fnsft.artifacts.activations import DumpWriter
 from fnsft.config.stages import Site
+from fnsft.neurons.packing import DevicePacker
+
+
+def capture_dump(
+    model: PreTrainedModel, samples: Sequence[Sequence[int]], batch_size: int, writer: DumpWriter
+) -> None:
+    """Write which neurons every token activates, and the values that the dump samples.
+
+    On an accelerator the bits are packed there (:class:`~.packing.DevicePacker`).
+    """
+    if model.device.type == "cpu":
+        capture(model, samples, batch_size, writer.append, bool(writer.shape.n_sampled))
+        return
+    with DevicePacker(writer) as packer:
+        watch_samples(model, samples, batch_size, packer.see)
 
 
 def capture(
@@ -57,19 +73,27 @@ def watch_samples(
     first = 0
     for start in tqdm(range(0, len(samples), batch_size), desc=desc, unit="batch", disable=None):
         input_ids, attended = padded(samples[start : start + batch_size])
-        real = attended.flatten().bool().to(model.device)  # [B · P]
-        tokens = slice(first, first := first + int(attended.sum()))
+        # Places and not a mask [B · P], whose entries a device would first have to count.
+        real = _sent(attended.flatten().nonzero().flatten(), model.device)
+        tokens = slice(first, first := first + len(real))
 
         def keep(layer: int, values: Tensor, real: Tensor = real, some: slice = tokens) -> None:
-            see(layer, some, values[real])
+            see(layer, some, values.index_select(0, real))
 
         with neuron_activity(model, keep, site):
             # The base model has no output layer: nobody looks at the logits.
             model.base_model(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attended.to(model.device),
+                input_ids=_sent(input_ids, model.device),
+                attention_mask=_sent(attended, model.device),
                 use_cache=False,
             )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device, without waiting for what the device still does."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def padded(batch: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
