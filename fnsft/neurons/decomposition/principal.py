@@ -67,7 +67,8 @@ def principal_components(
     seed
         Of the sketch.
     device
-        That multiplies; all else is done on the CPU.
+        That multiplies. Bases lie there too on CUDA, elsewhere on the CPU; what has neither
+        tokens nor channels is decomposed on the CPU.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def _krylov(data: Standardised, sketch: Tensor, n_components: int, dimensions: i
     bases: list[Tensor] = []
     scores: list[Tensor] = []
     gram = torch.zeros((0, 0), dtype=torch.float64)
-    block = torch.linalg.qr(sketch)[0]
+    block = torch.linalg.qr(sketch.to(data.home))[0]
     while True:
         products, images = data.normal(block)
         bases.append(block)
@@ -109,18 +110,19 @@ def _krylov(data: Standardised, sketch: Tensor, n_components: int, dimensions: i
             residual = 0.0
             break
         following, overlap = _orthonormal(images, bases)
-        errors = torch.linalg.vector_norm(overlap.double() @ vectors[-block.shape[1] :], dim=0)
+        outside = overlap.cpu().double() @ vectors[-block.shape[1] :]
+        errors = torch.linalg.vector_norm(outside, dim=0)
         residual = float((errors / values).max())
         if residual <= TOLERANCE or len(bases) == MAX_PASSES:
             break
         block = following[:, :remaining]
     _require_directions(n_components, int((values > NO_VARIANCE * values[0]).sum()), data.data)
-    parts = vectors.float().split([basis.shape[1] for basis in bases])
+    parts = vectors.float().to(data.home).split([basis.shape[1] for basis in bases])
     return Principal(
         data=data,
-        components=_product(bases, parts).numpy(),
+        components=_product(bases, parts).cpu().numpy(),
         eigenvalues=values.numpy(),
-        scores=_product(scores, parts).numpy(),
+        scores=_product(scores, parts).cpu().numpy(),
         passes=len(bases),
         residual=residual,
     )
@@ -129,7 +131,7 @@ def _krylov(data: Standardised, sketch: Tensor, n_components: int, dimensions: i
 def _bordered(gram: Tensor, scores: list[Tensor]) -> Tensor:
     """Return YᵀY [m, m] of all blocks Y from that of all but the last, in float64."""
     last = scores[-1].double()
-    border = torch.cat([block.double().T @ last for block in scores])
+    border = torch.cat([block.double().T @ last for block in scores]).cpu()
     upper = torch.cat([gram, border[: len(gram)]], dim=1)
     return torch.cat([upper, border.T])
 

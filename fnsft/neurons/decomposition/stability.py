@@ -17,7 +17,6 @@ this sample happens to be least Gaussian.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +34,8 @@ def stability(unmixing: np.ndarray, converged: np.ndarray) -> Stability:
     those that converged, or among all when none did; of equals the first. Runs that did not
     converge count in the index: they show that there may be nothing to converge to.
     """
+    from scipy.optimize import linear_sum_assignment
+
     n_runs, n_components, _ = unmixing.shape
     if n_runs == 1:
         return Stability(0, np.full(n_components, np.nan))

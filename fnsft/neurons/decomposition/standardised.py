@@ -28,18 +28,27 @@ class Standardised:
     scale: Tensor
     sum_of_squares: float
 
+    @property
+    def home(self) -> torch.device:
+        """Where bases lie: with the data on CUDA; other devices lack float64 or QR."""
+        device = self.mean.device
+        return device if device.type == "cuda" else torch.device("cpu")
+
     def project(self, basis: Tensor) -> Tensor:
         """Return the data [T, F] times ``basis`` [F, b], float32 [T, b], in one pass."""
         scaled = self._scaled(basis)
 
         def work(tokens: range) -> Tensor:
             chunks = self.data.chunks(self.mean, tokens)
-            return torch.cat([(chunk @ scaled).cpu() for _, chunk in chunks])
+            return torch.cat([chunk @ scaled for _, chunk in chunks])
 
-        return torch.cat(self.data.each_part(work, self.mean.device))
+        return torch.cat(self.data.each_part(work, self.mean.device)).cpu()
 
     def normal(self, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Y = X V [T, b] and XᵀY [F, b] of ``basis`` V [F, b], both in one pass."""
+        """Return Y = X V [T, b] and XᵀY [F, b] of ``basis`` V [F, b], both in one pass.
+
+        They lie at ``home``.
+        """
         scaled = self._scaled(basis)
 
         def work(tokens: range) -> tuple[Tensor, Tensor]:
@@ -47,11 +56,12 @@ class Standardised:
             for _, chunk in self.data.chunks(self.mean, tokens):
                 products = chunk @ scaled
                 images.addmm_(chunk.T, products)
-                scores.append(products.cpu())
+                scores.append(products)
             return torch.cat(scores), images
 
         scores, images = zip(*self.data.each_part(work, self.mean.device), strict=True)
-        return torch.cat(scores), _sum(images).mul_(self.scale[:, None]).cpu()
+        image = _sum(images).mul_(self.scale[:, None])
+        return torch.cat(scores).to(self.home), image.to(self.home)
 
     def _scaled(self, basis: Tensor) -> Tensor:
         """Scale the basis, so that the data need only be centred."""
