@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fnsft.artifacts.activations import WORD_TOKENS, DumpWriter
 
-WRITERS = 4  # threads; one copies to the system's page cache at 1 to 3 GB a second (ours)
+WRITERS = 4  # threads: one copies slower to the system's page cache than a GPU packs (assumed)
 UNWRITTEN_BYTES = 1 << 30  # of pinned memory that wait to be written
 
 

@@ -6,8 +6,8 @@ With X(i, x) = √w(x) where neuron i is in E(x), else 0, the weighted graph is 
 
 whose factors are float16 and whose sums float32, as matrix units compute them. Float16 holds
 √w to 1 part in 2^11 (bfloat16 to 1 in 2^8 only); 8-bit integers would be exact within tokens of
-one weight, but a layer has hundreds of weights, and adding up as many products [N, N] takes
-longer than what the integers save. The root halves a weight's exponent, so that one scale
+one weight, but a layer has hundreds of weights, and adding up as many products [N, N] moves
+terabytes. The root halves a weight's exponent, so that one scale
 serves weights of 40 binary orders; lighter tokens are multiplied apart, with a scale of theirs.
 
 Shapes: N neurons, T tokens, K tokens of a product, R rows of a panel, k neighbours kept.
@@ -63,8 +63,8 @@ class DeviceLayer:
     With exact float64 sums as the measure, no weight of the graph is off by more than a factor
     of 1 ± (2^−10 + (K + T/K) · 2^−23): √w rounds to float16 twice, and float32 sums of K and
     then of T/K terms, none negative, round at every term at worst. That is 3e−3 with K = 16,384
-    and 800,000 tokens, a tenth of the words' spread on the CPU, where 1e−4 is usual. Rounding
-    differs by device, the order of equal float32 weights does not: the lower index comes first.
+    and 800,000 tokens, a tenth of the words' spread on the CPU. Rounding differs by device, the
+    order of equal float32 weights does not: the lower index comes first.
 
     Memory of the device: N · T / 8 bytes of bits, at most ``RESIDENT_BYTES`` of them (beyond,
     one group's at a time), ``PANEL_BYTES`` of G (or 8 KiB · N of a block, where that is more)

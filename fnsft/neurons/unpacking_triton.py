@@ -1,7 +1,7 @@
 """Bits of some tokens as numbers, in one kernel: what is written is all that it moves.
 
-In torch's own operations (:mod:`fnsft.neurons.unpacking`) each step reads and writes a byte of
-every bit, which costs a fifth of the product that the numbers are for.
+In torch's own operations (:mod:`fnsft.neurons.unpacking`) every step reads and writes a byte or
+two for each bit.
 """
 
 import torch
