@@ -623,6 +623,11 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[dict[str, Any]]]] = {
 
 def import_masks() -> None:
     """Import the masks where there is no SciPy, too, which only reading a graph needs."""
+    # First those that look for SciPy themselves, and must not find the stand-in.
+    import numba  # noqa: F401
+
+    import fnsft.architectures  # noqa: F401
+
     try:
         import scipy.sparse  # noqa: F401
     except ModuleNotFoundError:

@@ -34,15 +34,20 @@ def test_the_gpu_benchmark_runs_where_little_is_installed(
     """From another folder, as whoever copies the repository does; no package of ours is found."""
     command = [sys.executable, str(repository / "tests" / "bare_imports.py")]
     command += [str(repository / "benchmarks" / "gpu.py"), "--device", "cpu", "--quick"]
+    command += ["--sections", *reversed(gpu.SECTIONS)]  # none needs what another has imported
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *parts, last = map(json.loads, done.stdout.splitlines())
-    assert [list(part) for part in parts] == [[name] for name in gpu.SECTIONS]
+    assert [list(part) for part in parts] == [[name] for name in reversed(gpu.SECTIONS)]
     for name in gpu.SECTIONS:
         assert "error" not in last[name], done.stderr
         assert last[name]["section_seconds"] > 0
     assert last["quick"]
-    assert all(aim["met"] in (True, False) for aim in last["aims"].values())
+    assert {name for name, aim in last["aims"].items() if aim["met"] is None} == {
+        "projection.share_of_matmul_rate",  # of rates that are measured last here
+        "selection.float32_selection_passes",
+        "selection.bfloat16_selection_passes",
+    }
     assert last["projection"]["largest_relative_error"] < 2e-3
     assert last["projection"]["knn_recall"] > 0.99
     assert last["networks"]["recovery"] > 0.9
