@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+EQUAL = 1e-9  # relative: so much of a sum is its order, which differs between processors
+
 
 @dataclass(frozen=True, eq=False)
 class Stability:
@@ -31,7 +33,7 @@ def stability(unmixing: np.ndarray, converged: np.ndarray) -> Stability:
     """Compare the runs' W [R, K, K].
 
     The reference is the run whose components' partners in all others are most like them, among
-    those that converged, or among all when none did; of equals the first. Runs that did not
+    those that converged, or among all when none did; of equals (to 1e-9) the first. Runs that did not
     converge count in the index: they show that there may be nothing to converge to.
     """
     from scipy.optimize import linear_sum_assignment
@@ -50,7 +52,8 @@ def stability(unmixing: np.ndarray, converged: np.ndarray) -> Stability:
             rows, partners[first, second] = linear_sum_assignment(table, maximize=True)
             likeness[first, second] = table[rows, partners[first, second]].sum()
     candidates = np.flatnonzero(converged) if converged.any() else np.arange(n_runs)
-    reference = int(candidates[likeness[candidates].sum(axis=1).argmax()])
+    totals = likeness[candidates].sum(axis=1)
+    reference = int(candidates[(totals >= totals.max() * (1 - EQUAL)).argmax()])
     return Stability(reference, _index(similar, partners[reference]))
 
 
