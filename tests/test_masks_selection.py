@@ -10,7 +10,7 @@ import torch
 from fnsft.masks import radix_numba, radix_torch, random_fraction, top_fraction
 from fnsft.masks.hashing import hash_of_indices
 from fnsft.masks.radix import BINS, DIGITS, SCORE_DIGITS, Keys, Threshold, find_threshold
-from fnsft.masks.selection import _selected, _top, select_top
+from fnsft.masks.selection import _random, _top, select_top
 
 BACKENDS = [radix_numba, radix_torch]
 FRACTIONS = [1e-9, 0.01, 0.1, 1 / 3, 0.5, 0.7, 0.999, 1.0]
@@ -111,7 +111,7 @@ def test_a_random_mask_takes_the_smallest_hashes(backend):
     for n in (1, 2, 1000, 70_001):
         for fraction in FRACTIONS:
             keys = Keys(None, n, 11, 5, torch.device("cpu"))
-            mask, _ = _selected(backend, keys, round(fraction * n), None)
+            mask = _random(backend, keys, round(fraction * n), None)
             assert torch.equal(mask, reference(torch.zeros(n), fraction, 11, 5))
     same = random_fraction((20, 50), 0.3, seed=4, index_offset=6)
     assert torch.equal(same, top_fraction(torch.zeros(20, 50), 0.3, seed=4, index_offset=6))

@@ -61,9 +61,14 @@ class MatrixAffinity:
         """The layer's neurons, N."""
         return self.weights.shape[0]
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether W is held as sparse rows."""
+        return self.weights.layout == torch.sparse_csr
+
     def blend(self, magnitude: torch.Tensor, lam: float, out: torch.Tensor) -> None:
         """Write (1 − λ)·m + λ·W·m of a panel [N, w] to ``out``."""
-        if self.weights.layout == torch.sparse_csr and self.weights.device.type == "cpu":
+        if self.is_sparse and self.weights.device.type == "cpu":
             blend_neighbours(self.weights, magnitude, lam, out)
         else:
             torch.addmm(magnitude, self.weights, magnitude, beta=1 - lam, alpha=lam, out=out)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 GAMMA = 0x9E3779B97F4A7C15
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
-_MULTIPLIER_2 = 0x94D049BB133111EB
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+MULTIPLIER_2 = 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
 
 # numba turns uint64 with a Python int into float64, so that every constant has its type.
 _ONE, _GAMMA_U = np.uint64(1), np.uint64(GAMMA)
-_MULTIPLIER_1_U, _MULTIPLIER_2_U = np.uint64(_MULTIPLIER_1), np.uint64(_MULTIPLIER_2)
+_MULTIPLIER_1_U, _MULTIPLIER_2_U = np.uint64(MULTIPLIER_1), np.uint64(MULTIPLIER_2)
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
@@ -32,8 +32,8 @@ def mixed_seed(seed: int, step: int, matrix: int) -> int:
 
 
 def _mix(word: int) -> int:
-    word = ((word ^ (word >> 30)) * _MULTIPLIER_1) & _WORD
-    word = ((word ^ (word >> 27)) * _MULTIPLIER_2) & _WORD
+    word = ((word ^ (word >> 30)) * MULTIPLIER_1) & _WORD
+    word = ((word ^ (word >> 27)) * MULTIPLIER_2) & _WORD
     return word ^ (word >> 31)
 
 
@@ -49,8 +49,8 @@ def hash_of_index(seed: np.uint64, index: np.uint64) -> np.uint64:
 def hash_of_indices(seed: int, indices: torch.Tensor) -> torch.Tensor:
     """Hash int64 indices of any shape; the result holds the 64 bits of the hash as int64."""
     word = (indices + 1).mul_(signed(GAMMA)).add_(signed(seed))
-    word = (word ^ shifted_right(word, 30)).mul_(signed(_MULTIPLIER_1))
-    word = (word ^ shifted_right(word, 27)).mul_(signed(_MULTIPLIER_2))
+    word = (word ^ shifted_right(word, 30)).mul_(signed(MULTIPLIER_1))
+    word = (word ^ shifted_right(word, 27)).mul_(signed(MULTIPLIER_2))
     return word ^ shifted_right(word, 31)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn import Parameter
 
 from fnsft.errors import InputError
+from fnsft.masks import kernels
 from fnsft.masks.adam import Moments, compiled_step, eager_step, fused_step, scalars_of
 from fnsft.masks.shards import local
 
@@ -37,8 +38,9 @@ class MaskedAdamW(torch.optim.AdamW):
         ``frozen``, nothing: they stay as they are. Bias correction counts the parameter's
         steps in all three.
     compiled
-        Whether masked parameters take their step in one ``torch.compile``d kernel. None: on
-        CUDA alone, and with a warning not even there if it cannot be compiled.
+        Whether masked parameters take their step in one kernel: Triton's (:mod:`.adam_triton`)
+        on CUDA, else one that ``torch.compile`` makes. None: on CUDA alone, and with a warning
+        not even there if it cannot be compiled.
 
     Raises
     ------
@@ -143,6 +145,11 @@ class MaskedAdamW(torch.optim.AdamW):
         kept = mask.reshape(-1).view(torch.int8)
         # An empty part would be a compilation of its own.
         if kept.numel() and (kept.is_cuda if self.compiled is None else self.compiled):
+            if kernels.uses_triton(kept.device):
+                from fnsft.masks.adam_triton import masked_step
+
+                masked_step(flat, kept, step, group, self.moments)
+                return
             scalars = scalars_of(step, group, flat[0].dtype)
             # A view would be compiled for its base's shape too; detached it counts as none.
             *flat, kept = (tensor.detach() for tensor in (*flat, kept))

@@ -9,16 +9,20 @@ search ends when a bin is taken whole. Histograms of shards add up, so that a sh
 gives the same threshold.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from fnsft.masks.shards import Shard
+
 SCORE_DIGITS = 2
 DIGITS = 6
 BINS = 1 << 16
 ANY_HASH = (1 << 64) - 1
+_INFINITY_DIGIT = 0x7F80  # high half of float32's infinity; above it NaN, then the sign bit
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Keys:
 
     ``bits`` is the score's bit pattern, int32 or (bfloat16) int16 [size], contiguous; None
     means that all scores are zero, so that the hash alone decides. ``offset`` is the global
-    row-major index of the first entry.
+    row-major index of the first entry. ``exponents`` is what :mod:`.score_triton` has counted.
     """
 
     bits: torch.Tensor | None
@@ -35,6 +39,7 @@ class Keys:
     seed: int
     offset: int
     device: torch.device
+    exponents: torch.Tensor | None = None
 
     @property
     def digits(self) -> Sequence[int]:
@@ -66,6 +71,39 @@ class Threshold:
 
 
 Histogram = Callable[[int, Threshold], np.ndarray]
+
+
+def entries_of(keys: Keys, shard: Shard | None) -> int:
+    """Return how many entries the whole has of which ``keys`` are the shard's."""
+    return keys.size if shard is None else math.prod(shard.shape)
+
+
+def search(
+    histogram: Callable[[Keys, int, Threshold], np.ndarray],
+    keys: Keys,
+    count: int,
+    shard: Shard | None,
+) -> Threshold | None:
+    """Return the threshold that takes exactly ``count`` entries of all shards.
+
+    None if a score is not finite and non-negative, −0.0 included. ``histogram`` counts this
+    process's keys.
+    """
+
+    def total(digit: int, threshold: Threshold) -> np.ndarray:
+        counts = histogram(keys, digit, threshold)
+        return counts if shard is None else shard.sum(counts, keys.device)
+
+    first = None if keys.bits is None else total(0, Threshold())
+    if first is not None and first[_INFINITY_DIGIT:].any():
+        return None
+    if count in (0, entries_of(keys, shard)):
+        return Threshold()
+
+    def counted(digit: int, threshold: Threshold) -> np.ndarray:
+        return first if digit == 0 and first is not None else total(digit, threshold)
+
+    return find_threshold(counted, count, keys.digits)
 
 
 def find_threshold(histogram: Histogram, count: int, digits: Sequence[int]) -> Threshold:

@@ -14,10 +14,17 @@ import torch
 
 from fnsft.masks.hashing import hash_of_index
 from fnsft.masks.radix import ANY_HASH, BINS, SCORE_DIGITS, Keys, Threshold, hash_shift
+from fnsft.masks.radix import search as search_digits
+from fnsft.masks.shards import Shard
 
 _BLOCK = 64
 _NONE, _HALF = np.uint32(0), np.uint32(16)
 _NO_BITS = np.empty(0, dtype=np.uint32)
+
+
+def search(keys: Keys, count: int, shard: Shard | None) -> Threshold | None:
+    """Return the threshold of ``count`` entries of all shards; see :func:`.radix.search`."""
+    return search_digits(histogram, keys, count, shard)
 
 
 def histogram(keys: Keys, digit: int, threshold: Threshold) -> np.ndarray:

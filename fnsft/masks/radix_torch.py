@@ -9,6 +9,13 @@ import torch
 
 from fnsft.masks.hashing import hash_of_indices, shifted_right, signed
 from fnsft.masks.radix import ANY_HASH, BINS, SCORE_DIGITS, Keys, Threshold, hash_shift
+from fnsft.masks.radix import search as search_digits
+from fnsft.masks.shards import Shard
+
+
+def search(keys: Keys, count: int, shard: Shard | None) -> Threshold | None:
+    """Return the threshold of ``count`` entries of all shards; see :func:`.radix.search`."""
+    return search_digits(histogram, keys, count, shard)
 
 
 def histogram(keys: Keys, digit: int, threshold: Threshold) -> np.ndarray:

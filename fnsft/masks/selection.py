@@ -12,11 +12,10 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from fnsft.masks import radix_numba, radix_torch
-from fnsft.masks.radix import Keys, Threshold, find_threshold
+from fnsft.masks import kernels, radix_numba, radix_torch
+from fnsft.masks.radix import Keys, Threshold, entries_of
 from fnsft.masks.shards import Shard
 
-_INFINITY_DIGIT = 0x7F80  # high half of float32's infinity; above it NaN, then the sign bit
 _SCORE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -86,18 +85,26 @@ def random_fraction(
     It is :func:`top_fraction` of a score that is zero everywhere, and costs no score.
     """
     keys = Keys(None, math.prod(shape), seed, index_offset, torch.device(device))
-    mask, _ = _selected(_backend(keys.device), keys, kept_entries(fraction, keys.size), None)
-    return mask.view(tuple(shape))
+    count = kept_entries(fraction, keys.size)
+    return _random(_backend(keys.device), keys, count, None).view(tuple(shape))
 
 
-def select_top(score: torch.Tensor, fraction: float, seed: int, shard: Shard | None) -> Selection:
+def select_top(
+    score: torch.Tensor,
+    fraction: float,
+    seed: int,
+    shard: Shard | None,
+    exponents: torch.Tensor | None = None,
+) -> Selection:
     """Select the round(p·n) largest scores of a whole matrix, of which ``score`` is a shard.
 
-    All processes of the shard's group call it together.
+    All processes of the shard's group call it together. ``exponents`` are those of
+    :class:`~.score.Scored`, where the scores are from there.
     """
     whole = shard or Shard.whole((1, score.numel()))
     count = kept_entries(fraction, math.prod(whole.shape))
-    return _top(_backend(score.device), score, count, seed, whole.index_offset, shard)
+    backend = _backend(score.device)
+    return _top(backend, score, count, seed, whole.index_offset, shard, exponents)
 
 
 def select_random(
@@ -111,11 +118,15 @@ def select_random(
     whole = shard or Shard.whole((1, math.prod(shape)))
     keys = Keys(None, math.prod(shape), seed, whole.index_offset, device)
     count = kept_entries(fraction, math.prod(whole.shape))
-    mask, _ = _selected(_backend(device), keys, count, shard)
-    return Selection(mask.view(tuple(shape)))
+    return Selection(_random(_backend(device), keys, count, shard).view(tuple(shape)))
 
 
 def _backend(device: torch.device) -> ModuleType:
+    """Return what selects on a device: a module with ``search`` and ``taken``."""
+    if kernels.uses_triton(device):
+        from fnsft.masks import radix_triton
+
+        return radix_triton
     return radix_numba if device.type == "cpu" else radix_torch
 
 
@@ -126,49 +137,35 @@ def _top(
     seed: int,
     index_offset: int,
     shard: Shard | None,
+    exponents: torch.Tensor | None = None,
 ) -> Selection:
     if score.dtype not in _SCORE_DTYPES:
         raise ValueError(f"expected a score in float32, bfloat16 or float16, found {score.dtype}")
     flat = score.detach().reshape(-1)
     narrow = score.dtype == torch.bfloat16
     bits = flat.view(torch.int16) if narrow else flat.float().view(torch.int32)
-    keys = Keys(bits, bits.numel(), seed, index_offset, bits.device)
-    first = _total(backend.histogram(keys, 0, Threshold()), keys, shard)
-    if first[_INFINITY_DIGIT:].any():
+    keys = Keys(bits, bits.numel(), seed, index_offset, bits.device, exponents)
+    threshold = backend.search(keys, count, shard)
+    if threshold is None:
         _refuse_invalid(score, shard)
         # Nothing but −0.0 is left, which + 0.0 makes 0.0.
         return _top(backend, score + 0.0, count, seed, index_offset, shard)
-    mask, threshold = _selected(backend, keys, count, shard, first)
+    mask = _mask(backend, keys, count, shard, threshold)
     value = np.uint32(threshold.score).view(np.float32)
     return Selection(mask.view(score.shape), score, float(value))
 
 
-def _selected(
-    backend: ModuleType,
-    keys: Keys,
-    count: int,
-    shard: Shard | None,
-    first: np.ndarray | None = None,
-) -> tuple[torch.Tensor, Threshold]:
-    """Return the mask [size] and its threshold; ``first`` is the first digit's histogram.
-
-    It is None without scores. ``count`` is that of all shards.
-    """
-    n_entries = keys.size if shard is None else math.prod(shard.shape)
-    if count in (0, n_entries):
-        return torch.full((keys.size,), count > 0, device=keys.device), Threshold()
-
-    def histogram(digit: int, threshold: Threshold) -> np.ndarray:
-        if digit == 0 and first is not None:
-            return first
-        return _total(backend.histogram(keys, digit, threshold), keys, shard)
-
-    threshold = find_threshold(histogram, count, keys.digits)
-    return backend.taken(keys, threshold), threshold
+def _random(backend: ModuleType, keys: Keys, count: int, shard: Shard | None) -> torch.Tensor:
+    """Return the mask [size] of keys without scores; ``count`` is that of all shards."""
+    return _mask(backend, keys, count, shard, backend.search(keys, count, shard))
 
 
-def _total(counts: np.ndarray, keys: Keys, shard: Shard | None) -> np.ndarray:
-    return counts if shard is None else shard.sum(counts, keys.device)
+def _mask(
+    backend: ModuleType, keys: Keys, count: int, shard: Shard | None, threshold: Threshold
+) -> torch.Tensor:
+    if count in (0, entries_of(keys, shard)):
+        return torch.full((keys.size,), count > 0, device=keys.device)
+    return backend.taken(keys, threshold)
 
 
 def _refuse_invalid(score: torch.Tensor, shard: Shard | None) -> None:

@@ -53,9 +53,15 @@ class Shard:
         """Return the sum over the processes of an int64 array of equal shape in all of them."""
         if self.group is None:
             return counts
-        total = torch.from_numpy(counts).to(device, copy=True)
+        return self.total(torch.from_numpy(counts).to(device)).cpu().numpy()
+
+    def total(self, counts: torch.Tensor) -> torch.Tensor:
+        """Return the sum over the processes of a tensor of equal shape in all, where it lies."""
+        if self.group is None:
+            return counts
+        total = counts.clone()
         dist.all_reduce(total, group=self.group)
-        return total.cpu().numpy()
+        return total
 
     def gathered(self, local: torch.Tensor) -> torch.Tensor:
         """Return the processes' 1-D tensors, of any lengths, one behind the other."""

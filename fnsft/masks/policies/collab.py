@@ -7,7 +7,7 @@ import torch
 
 from fnsft.masks.affinity import Affinity
 from fnsft.masks.policies.contract import MatrixStep
-from fnsft.masks.score import score
+from fnsft.masks.score import scored
 from fnsft.masks.selection import Selection
 
 
@@ -23,5 +23,5 @@ class Collab:
     def select(self, gradient: torch.Tensor, at: MatrixStep) -> Selection:
         """Return the mask of the largest (1 − λ)·|g| + λ·W|g|."""
         affinity = self.affinities[at.layer]
-        scores = score(gradient, affinity, self.lam, at.neuron_axis, at.shard)
-        return at.top(scores, self.fraction, self.seed)
+        found = scored(gradient, affinity, self.lam, at.neuron_axis, at.shard)
+        return at.top(found.score, self.fraction, self.seed, found.exponents)

@@ -37,9 +37,15 @@ class MatrixStep:
         """Return the seed of this matrix's hash at this step."""
         return mixed_seed(run_seed, self.step, self.index)
 
-    def top(self, score: torch.Tensor, fraction: float, run_seed: int) -> Selection:
+    def top(
+        self,
+        score: torch.Tensor,
+        fraction: float,
+        run_seed: int,
+        exponents: torch.Tensor | None = None,
+    ) -> Selection:
         """Select the matrix's round(p·n) entries of largest score [r, C], finite, not negative."""
-        return select_top(score, fraction, self.seed(run_seed), self.shard)
+        return select_top(score, fraction, self.seed(run_seed), self.shard, exponents)
 
     def random(self, gradient: torch.Tensor, fraction: float, run_seed: int) -> Selection:
         """Select round(p·n) entries of the matrix at random; only a gradient's shape is used."""
