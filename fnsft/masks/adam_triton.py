@@ -99,15 +99,15 @@ def _step(
     g = tl.load(gradient + place, mask=inside).to(WIDE)
     moves = tl.load(kept + place, mask=inside, other=0) != 0
     rate, root = tl.load(scale).to(WIDE), tl.load(scale + 1).to(WIDE)
-    share1, share2 = (1 - beta1).to(WIDE), (1 - beta2).to(WIDE)
+    share1, share2 = tl.full((), 1 - beta1, WIDE), tl.full((), 1 - beta2, WIDE)
     if MAXIMIZE:
         g = -g
     if MOMENTS == "masked":
         g = tl.where(moves, g, 0.0)
     m_wide = m.to(WIDE) + (g - m.to(WIDE)) * share1
-    v_wide = v.to(WIDE) * beta2.to(WIDE) + g * g * share2
-    w_wide = w.to(WIDE) * decay.to(WIDE)
-    w_wide -= rate * m_wide / (tl.sqrt(v_wide) * root + eps.to(WIDE))
+    v_wide = v.to(WIDE) * tl.full((), beta2, WIDE) + g * g * share2
+    w_wide = w.to(WIDE) * tl.full((), decay, WIDE)
+    w_wide -= rate * m_wide / (tl.sqrt(v_wide) * root + tl.full((), eps, WIDE))
     # What is held back stays in its own dtype, so that no conversion can change a bit of it.
     m_next, v_next = m_wide.to(m.dtype), v_wide.to(v.dtype)
     if MOMENTS == "frozen":

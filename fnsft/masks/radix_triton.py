@@ -55,9 +55,9 @@ _HASH = (_Digit(True, 56, 8), *(_Digit(True, s, 12) for s in (44, 32, 20, 8)), _
 def search(keys: Keys, count: int, shard: Shard | None) -> Threshold | None:
     """Return the threshold that takes exactly ``count`` entries of all shards.
 
-    None if a score is not a finite number ≥ 0. The keys' ``exponents``, int64 [256], are a histogram
-    of :func:`exponents_of` these entries, or of as many others, as long as those of all processes
-    together are the whole's.
+    None if a score is not a finite number ≥ 0. The keys' ``exponents``, int64 [256], are a
+    histogram of :func:`exponents_of` these entries, or of others, as long as those of all
+    processes together are the whole's.
     """
     needless = count in (0, entries_of(keys, shard))
     if needless and keys.bits is None:
@@ -70,9 +70,19 @@ def search(keys: Keys, count: int, shard: Shard | None) -> Threshold | None:
         counts = _counts(keys, digit, state) if known is None else known
         if shard is not None:
             counts = shard.total(counts)
-        constants = {"FIRST": first, "OF_HASH": digit.of_hash, "SHIFT": digit.shift}
-        bins = counts.numel()
-        launch(_descend, (1,), keys.device, counts, state, count, **constants, BINS=bins, num_warps=8)
+        launch(
+            _descend,
+            (1,),
+            keys.device,
+            counts,
+            state,
+            count,
+            FIRST=first,
+            OF_HASH=digit.of_hash,
+            SHIFT=digit.shift,
+            BINS=counts.numel(),
+            num_warps=8,
+        )
         if digits[number + 1 :] and not digits[number + 1].of_hash and not needless:
             continue
         score, word, needed, here, invalid = state.tolist()
@@ -282,7 +292,7 @@ def _take(
     if SCORED:
         patterns = _patterns(bits, index, inside, NARROW)
         ties, above = patterns == score, patterns > score
-    if TIES:
+    if TIES:  # noqa: SIM102 (known when it is compiled, the other when it runs)
         if tl.max((ties & inside).to(tl.int32)) > 0:
             ties &= _words(index, seed, offset) >= lowest.to(tl.uint64)
     tl.store(mask + index, (above | ties).to(tl.uint8), mask=inside)

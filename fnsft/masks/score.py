@@ -73,12 +73,12 @@ def scored(
     by_neuron = gradient.detach() if neuron_axis == 0 else gradient.detach().t()
     result = _new(gradient.shape, gradient.device)
     result_by_neuron = result if neuron_axis == 0 else result.t()
-    sparse = isinstance(affinity, MatrixAffinity) and affinity.is_sparse
-    if sparse and kernels.uses_triton(gradient.device):
+    by_triton = kernels.uses_triton(gradient.device)
+    if by_triton and isinstance(affinity, MatrixAffinity) and affinity.is_sparse:
         from fnsft.masks import score_triton
 
-        out = result_by_neuron
-        return Scored(result, score_triton.score(by_neuron, affinity.weights, lam, out))
+        exponents = score_triton.score(by_neuron, affinity.weights, lam, result_by_neuron)
+        return Scored(result, exponents)
     on_cpu = gradient.device.type == "cpu"
     width = CPU_PANEL_COLUMNS if on_cpu else PANEL_COLUMNS
     # The last panel keeps its width: a dense product of another shape rounds in another way.

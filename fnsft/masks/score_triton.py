@@ -21,6 +21,7 @@ from fnsft.masks.radix_triton import add_tile, exponents_of, no_exponents
 
 # 64 columns are one 128-byte line of bfloat16 a neighbour; four warps then hold 16 sums a thread.
 _NEURONS, _COLUMNS, _WARPS = 32, 64, 4
+_AHEAD = tl.constexpr(4)
 # Columns that are transposed at a time, where neighbours do not lie in rows: 15 MB of bfloat16
 # at N = 14,336, which the level-2 cache still holds when they are read.
 _PANEL = 512
@@ -94,14 +95,18 @@ def _score(
     first = tl.load(indptr + neuron, mask=here, other=0)
     degree = tl.load(indptr + neuron + 1, mask=here, other=0) - first
     total = tl.zeros((NEURONS, COLUMNS), dtype=tl.float32)
-    # Several neighbours' loads are in flight together; their sum keeps its order.
-    for number in tl.range(0, tl.max(degree), loop_unroll_factor=4):
-        listens = number < degree
-        other = tl.load(indices + first + number, mask=listens, other=0).to(tl.int64)
-        weight = tl.load(values + first + number, mask=listens, other=0.0)
-        place = other[:, None] * gradient_stride + column[None, :]
-        heard = tl.load(gradient + place, mask=listens[:, None] & there[None, :], other=0.0)
-        total = total + weight[:, None] * tl.abs(heard.to(tl.float32))
+    # The loads of some neighbours are in flight together; the sum keeps its order.
+    number, longest = 0, tl.max(degree)
+    while number < longest:
+        for ahead in tl.static_range(_AHEAD):
+            listens = number + ahead < degree
+            edge = first + number + ahead
+            other = tl.load(indices + edge, mask=listens, other=0).to(tl.int64)
+            weight = tl.load(values + edge, mask=listens, other=0.0)
+            place = other[:, None] * gradient_stride + column[None, :]
+            heard = tl.load(gradient + place, mask=listens[:, None] & there[None, :], other=0.0)
+            total = total + weight[:, None] * tl.abs(heard.to(tl.float32))
+        number += _AHEAD
     place = neuron.to(tl.int64)[:, None] * gradient_stride + column[None, :]
     magnitude = tl.abs(tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32))
     score = own * magnitude + others * total
