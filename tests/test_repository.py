@@ -74,7 +74,7 @@ def test_a_layer_without_torch_imports_none(repository: Path, layer: str) -> Non
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    found = (line.split("==") for line in lines if "==" in line)
+    found = (line.split(";")[0].split("==") for line in lines if "==" in line)
     return {re.sub(r"[-_.]+", "-", name).lower(): version.strip() for name, version in found}
 
 

@@ -12,7 +12,7 @@ boundary, once behind each of the hash's.
 
 n float32 scores are read four times (4 n bytes each): by exponent, twice by mantissa, and for
 the mask. :mod:`.score_triton` counts the exponents itself, and ties cost a pass a digit: one
-where they are few. Scratch is the mask and 64 KiB.
+where they are few. Scratch is the mask and 32 KiB.
 """
 
 from dataclasses import dataclass
