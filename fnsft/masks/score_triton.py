@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from fnsft.masks.kernels import launch
-from fnsft.masks.radix_triton import add_tile, exponents_of, no_exponents
+from fnsft.masks.radix_kernels import EXPONENTS, add_tile, exponents_of
 
 # 64 columns are one 128-byte line of bfloat16 a neighbour; four warps then hold 16 sums a thread.
 _NEURONS, _COLUMNS, _WARPS = 32, 64, 4
@@ -33,11 +33,11 @@ def score(
     """Write the score of g [N, C] to ``out`` [N, C], float32, and return its exponents' histogram.
 
     ``weights`` is W, sparse CSR float32 [N, N]; both panels may have any strides, and g any
-    floating dtype. The histogram, int64 [256], is of :func:`~.radix_triton.exponents_of`.
+    floating dtype. The histogram, int64 [256], is of :func:`~.radix_kernels.exponents_of`.
     Scratch: nothing where a neuron's entries lie side by side (gate, up), else 512 N entries
     of g's dtype.
     """
-    exponents = no_exponents(out.device)
+    exponents = torch.zeros(EXPONENTS.value, dtype=torch.int64, device=out.device)
     neurons, columns = by_neuron.shape
     in_rows = by_neuron.stride(1) == 1
     width = max(columns, 1) if in_rows else _PANEL
