@@ -39,7 +39,12 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         saved_checkpoint,
     )
     from fnsft.training.files import RunFiles
-    from fnsft.training.processes import Processes, launch, require_as_launched
+    from fnsft.training.processes import (
+        Processes,
+        launch,
+        require_as_launched,
+        require_whole_layers,
+    )
     from fnsft.training.replay import require_replay
     from fnsft.training.stages import (
         lineage_of,
@@ -50,6 +55,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
 
     processes = Processes.of_environment()
     require_as_launched(settings, processes)
+    require_whole_layers(settings, max(arguments.processes, processes.n))
     wanted = wanted_structure(arguments, settings)
     _require_networks(arguments.networks, settings)
     source = _source(arguments)

@@ -5,7 +5,7 @@ it for a score, and one byte an entry for its mask. No other mask is held meanwh
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,22 @@ class GradientMasker:
             if self.rescale is not None:
                 gradient.div_(self.rescale)
 
+    def squared_norm_within(self, step: int) -> float:
+        """Return the sum of the squares of the gradients' entries inside of the masks.
+
+        All processes call it, and have the sum over their shards. Telemetry does not see it.
+        """
+        norms = []
+        for matrix, shard in zip(self.matrices, self.shards, strict=True):
+            gradient = _gradient(matrix)
+            mask = self.policy.select(gradient, self._at(matrix, shard, step)).mask
+            norms += [
+                torch.linalg.vector_norm(part * kept, dtype=torch.float32)
+                for part, kept in _by_rows(gradient, mask)
+            ]
+        squared = float(torch.stack(norms).square().sum())
+        return float(self._over_processes(np.array([squared], np.float32))[0])
+
     def masks_at(self, step: int) -> "StepMasks":
         """Return the masks of a step for :class:`~.optimizer.MaskedAdamW`, made when asked for."""
         if self.rescale is not None:
@@ -88,12 +104,14 @@ class GradientMasker:
     def _select(
         self, matrix: MLPMatrix, shard: Shard, gradient: torch.Tensor, step: int
     ) -> Selection:
-        weights = local_part(matrix, matrix.parameter.detach())
-        at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
-        selection = self.policy.select(gradient, at)
+        selection = self.policy.select(gradient, self._at(matrix, shard, step))
         if self.telemetry is not None and matrix.parameter.ndim > 1:
             self.telemetry.observe(matrix.index, step, gradient, selection)
         return selection
+
+    def _at(self, matrix: MLPMatrix, shard: Shard, step: int) -> MatrixStep:
+        weights = local_part(matrix, matrix.parameter.detach())
+        return MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
 
     def _over_processes(self, counts: np.ndarray) -> np.ndarray:
         """Sum counts over the shards; all matrices are sharded over the same processes."""
@@ -138,14 +156,22 @@ class StepMasks:
 
 
 def _multiply(gradient: torch.Tensor, mask: torch.Tensor) -> None:
-    """Multiply a gradient [r, C] by a bool mask, in place.
+    """Multiply a gradient [r, C] by a bool mask, in place."""
+    for part, kept in _by_rows(gradient, mask):
+        part.mul_(kept)
 
-    By some rows at a time and as bytes: torch widens a mask to the gradient's dtype first, which
-    takes eight times as long when the copy leaves the cache.
+
+def _by_rows(
+    gradient: torch.Tensor, mask: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield some rows at a time of a gradient [r, C] and its bool mask, as bytes to multiply by.
+
+    Torch widens a mask to the gradient's dtype first, which takes eight times as long when the
+    copy leaves the cache.
     """
     rows = max(1, CHUNK_ENTRIES // max(1, gradient.shape[1]))
     for part, kept in zip(gradient.split(rows), mask.split(rows), strict=True):
-        part.mul_(kept.view(torch.uint8))
+        yield part, kept.view(torch.uint8)
 
 
 def _gradient(matrix: MLPMatrix) -> torch.Tensor:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -36,6 +36,7 @@ from fnsft.training.arguments import (
     samples_a_step,
     trainer_arguments,
 )
+from fnsft.training.compact import CompactTrainer
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.curve import ValidationCurve
 from fnsft.training.files import RunFiles
@@ -115,7 +116,7 @@ def fine_tune(
         require_shape(graph, model)
     of = structure_identity(settings, lineage)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
-    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments)
+    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
     if processes.is_main:
         require_room(files, trainer.model, settings)
     form = read_prompt_format(files.data)
@@ -125,7 +126,7 @@ def fine_tune(
     structure: Structure | None = choice if settings.trains_networks else graph
 
     def build(model: torch.nn.Module) -> GradientMasker | None:
-        if not settings.masked:
+        if not settings.masked or settings.compact:
             return None
         draw = functools.partial(drawn, trainer, train.samples, files, processes)
         steps = epoch_steps(settings, processes, n_samples)
@@ -182,10 +183,19 @@ def make_trainer(
     samples: Sequence[Encoded],
     settings: TrainSettings,
     arguments: TrainingArguments,
+    choice: NeuronChoice | None = None,
 ) -> MaskedTrainer:
-    """Freeze what the method does not train, add its adapters, and return the trainer."""
+    """Freeze what the method does not train, add its adapters or slices, and return the trainer.
+
+    ``choice`` are the neurons of the run's networks, of which slices are made.
+    """
     choose_trainable(model, settings)
-    trainer = MaskedTrainer(
+    make: Callable[..., MaskedTrainer] = MaskedTrainer
+    if settings.compact:
+        assert choice is not None
+        neurons = trained_neurons(settings, choice.epochs[0])
+        make = functools.partial(CompactTrainer, neurons=neurons)
+    trainer = make(
         settings=settings,
         model=model,
         args=arguments,

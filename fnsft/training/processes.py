@@ -70,6 +70,21 @@ def require_as_launched(settings: TrainSettings, processes: Processes) -> None:
         )
 
 
+def require_whole_layers(settings: TrainSettings, n: int) -> None:
+    """Refuse to shard layers of which only some neurons are parameters.
+
+    Raises
+    ------
+    InputError
+        For a compact run that ``n`` processes would share by FSDP2.
+    """
+    if settings.compact and n > 1 and settings.parallel == "fsdp":
+        raise InputError(
+            f"compact: expected layers that every process holds whole, found FSDP2 over {n} "
+            "processes; use --parallel ddp, or leave compact off"
+        )
+
+
 def launch(n: int, words: Sequence[str]) -> None:
     """Run ``fnsft`` with these words in ``n`` processes of this machine, with torchrun.
 

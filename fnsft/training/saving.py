@@ -43,8 +43,9 @@ def require_room(files: RunFiles, model: PreTrainedModel, settings: TrainSetting
     parameters = list(model.parameters())
     trained = sum(p.nbytes for p in parameters if p.requires_grad)
     saved = trained if settings.method == "lora" else sum(p.nbytes for p in parameters)
+    checkpoint = 2 * trained + (trained if settings.compact else saved)
     copies = 3 if settings.average_with_start else 2
-    require_space(files.checkpoints / "best", 2 * (saved + 2 * trained) + copies * saved)
+    require_space(files.checkpoints / "best", 2 * checkpoint + copies * saved)
 
 
 def save_best(
@@ -103,7 +104,6 @@ def record_of(trainer: MaskedTrainer, run: Run, lineage: Lineage, clock: float) 
     """Return what is recorded of a finished run that began at ``clock``."""
     points = points_of(trainer.state)
     chosen = best_point(points)
-    telemetry = trainer.masker.telemetry if trainer.masker else None
     return TrainingRecord(
         run=run,
         validation=points,
@@ -116,7 +116,7 @@ def record_of(trainer: MaskedTrainer, run: Run, lineage: Lineage, clock: float) 
         best_step=chosen["step"],
         best_validation_perplexity=chosen["perplexity"],
         optimizer_steps=trainer.state.global_step,
-        mask_pass_rate=telemetry.pass_rate if telemetry else None,
+        mask_pass_rate=trainer.pass_rate,
         wall_seconds=round(time.perf_counter() - clock, 3),
         peak_memory_mib=peak_memory_mib(),
         began_with=lineage.began_with,
@@ -129,7 +129,7 @@ def write_run(
 ) -> None:
     """Write the model folder: the best epoch's weights or their average, and what is known."""
     telemetry = trainer.masker.telemetry if trainer.masker else None
-    updates = telemetry.neuron_updates() if telemetry else None  # all processes together
+    updates = trainer.neuron_updates()  # all processes together
     if not processes.is_main:
         return
     with written_whole(files.output) as folder:
@@ -140,7 +140,8 @@ def write_run(
         for name, file in files.kept.items():
             shutil.copy(file, folder / name)
         write_training(folder, record)
-        if telemetry and updates is not None:
+        if telemetry is not None:
             write_masks(folder, telemetry.records)
+        if updates is not None:
             identity = model_identity(files.model)
-            write_neuron_updates(folder, updates, telemetry.recorded_steps, identity)
+            write_neuron_updates(folder, updates.share, updates.recorded_steps, identity)

@@ -18,10 +18,12 @@ from transformers import (
 from trl import SFTTrainer
 
 from fnsft.artifacts.storage import reported_room
+from fnsft.artifacts.telemetry import NeuronUpdates
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
+from fnsft.masks.shards import local
 from fnsft.training.anchoring import Anchor
 
 
@@ -48,7 +50,10 @@ class MaskedTrainer(SFTTrainer):
         apply = self._prepare_masks()
         if apply and self.settings.mask_before_clipping:
             apply(self.state.global_step)
-        norm = super()._clip_grad_norm(model)
+        if self._clips_what_moves:
+            norm = self._clip_what_moves(model)
+        else:
+            norm = super()._clip_grad_norm(model)
         if not torch.isfinite(torch.as_tensor(norm)):
             raise InputError(
                 f"step {self.state.global_step}: expected a finite gradient, found one of norm "
@@ -56,6 +61,30 @@ class MaskedTrainer(SFTTrainer):
             )
         if apply and not self.settings.mask_before_clipping:
             apply(self.state.global_step)
+        return norm
+
+    @property
+    def _clips_what_moves(self) -> bool:
+        """Whether neurons' masks hold the update back, and only what they let pass is clipped.
+
+        They do not follow the gradient, so that a mask for the norm costs next to nothing.
+        """
+        asked = self.settings.max_grad_norm and self.settings.mask_before_clipping
+        return bool(asked and self.settings.trains_networks and self.masker is not None)
+
+    @torch.no_grad()
+    def _clip_what_moves(self, model: torch.nn.Module) -> float:
+        """Clip by the norm of the entries inside of the masks and of parameters without one."""
+        assert self.masker is not None
+        masked = {matrix.parameter for matrix in self.masker.matrices}
+        gradients = {p: p.grad for p in model.parameters() if p.grad is not None}
+        rest = torch.nn.utils.get_total_norm([g for p, g in gradients.items() if p not in masked])
+        whole = rest.full_tensor() if isinstance(rest, DTensor) else rest
+        squared = float(whole) ** 2 + self.masker.squared_norm_within(self.state.global_step)
+        norm = squared**0.5
+        if norm > self.args.max_grad_norm:
+            for gradient in gradients.values():
+                local(gradient).mul_(self.args.max_grad_norm / (norm + 1e-6))
         return norm
 
     def _prepare_masks(self) -> Callable[[int], None] | None:
@@ -70,6 +99,19 @@ class MaskedTrainer(SFTTrainer):
             optimizer = optimizer.optimizer
         optimizer.masks = self.masker.masks_at(self.state.global_step)
         return None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of the masked matrices' entries that passed; None of a run without a mask."""
+        telemetry = self.masker.telemetry if self.masker else None
+        return telemetry.pass_rate if telemetry else None
+
+    def neuron_updates(self) -> NeuronUpdates | None:
+        """Return how often each neuron could change, if that was looked at; all processes ask."""
+        telemetry = self.masker.telemetry if self.masker else None
+        if telemetry is None:
+            return None
+        return NeuronUpdates(telemetry.neuron_updates(), telemetry.recorded_steps)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint; of one for which the disk has no room nothing stays."""
@@ -140,6 +182,6 @@ def optimizer_of(settings: TrainSettings) -> tuple[type[torch.optim.Optimizer], 
         "weight_decay": settings.weight_decay,
         "fused": True,
     }
-    if settings.masked and settings.applies_to == "update":
+    if settings.masked and settings.applies_to == "update" and not settings.compact:
         return MaskedAdamW, arguments | {"moments": settings.moments}
     return torch.optim.AdamW, arguments

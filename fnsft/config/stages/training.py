@@ -24,7 +24,7 @@ class TrainSettings(Settings):
     """One fine-tuning run of one method."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     method: Method = setting("sft", "what may change")
     fraction: float | None = setting(
@@ -74,11 +74,17 @@ class TrainSettings(Settings):
     moments: Literal["full", "masked", "frozen"] = setting(
         "full", "what Adam's moments see outside the mask (update)"
     )
-    mask_before_clipping: bool = setting(True, "clip the masked gradient, not the full one")
+    mask_before_clipping: bool = setting(
+        True, "clip by the norm of the masked gradient, not the full one (gradient, and networks)"
+    )
     unmasked: Literal["train", "freeze"] | None = setting(
         None,
         "parameters without a mask: trained (2026) or frozen; absent: trained, with train-only "
         "frozen",
+    )
+    compact: bool = setting(
+        False,
+        "train-only, freeze: gradients and moments of the neurons that train alone, in less memory",
     )
     learning_rate: float | None = setting(
         None,
@@ -176,6 +182,7 @@ class TrainSettings(Settings):
                 f"(weight decay moves them otherwise), found {self.applies_to!r}"
             )
         self._check_networks()
+        self._check_compact()
         if self.quantise and self.method != "lora":
             raise InputError(
                 f"quantise: packed weights cannot be trained, found method {self.method!r}; use "
@@ -287,6 +294,26 @@ class TrainSettings(Settings):
                 "unfreeze: adds networks to those that train; use mask_mode train-only"
             )
         self.unfreezing()
+
+    def _check_compact(self) -> None:
+        if not self.compact:
+            return
+        if not self.trains_networks or self.method != "sft":
+            raise InputError(
+                "compact: expected a mask of whole neurons on full weights, the same in all steps, "
+                f"found {self._what}; use method sft with mask_mode train-only or freeze, or leave "
+                "compact off"
+            )
+        if self.unfreeze:
+            raise InputError(
+                "compact: expected the same neurons in all steps, found unfreeze, by which more "
+                "join; leave one of them off"
+            )
+        if self.max_grad_norm and not self.mask_before_clipping:
+            raise InputError(
+                "compact: clips what trains, and never has the full gradient; expected "
+                "mask_before_clipping, or max_grad_norm 0, found neither"
+            )
 
     def unfreezing(self) -> list[tuple[int, ...]]:
         """Return the networks that join in the second epoch, the third, and so on.
