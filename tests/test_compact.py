@@ -156,7 +156,7 @@ def test_with_checkpointing_and_two_passes_gradients_are_the_same() -> None:
     for model in (one, other):
         make_compact(model, neurons())
     other.train()
-    other.gradient_checkpointing_enable()
+    other.activation_checkpointing_enable()
     for model in (one, other):
         backward(model)
         backward(model)

@@ -35,6 +35,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "train-only": TRAIN_ONLY,
     "freeze": {"mask_mode": "freeze", "component_ids": (0, 2)},
     "lora-train-only": TRAIN_ONLY | {"method": "lora"},
+    "compact": TRAIN_ONLY | {"compact": True},
+    "compact-freeze": {"mask_mode": "freeze", "compact": True, "l2_to_start": 0.1},
     "unfreeze": UNFREEZE | {"moments": "frozen"},
     "lora-unfreeze": UNFREEZE | {"method": "lora"},
     "lesion": {"mask_mode": "lesion"},
@@ -131,10 +133,13 @@ def assert_alike(whole: Path, resumed: Path) -> None:
     records = [read_training(folder) for folder in (whole, resumed)]
     assert records[0].validation == records[1].validation
     assert records[0].train_loss == records[1].train_loss
+    masked = (whole / "neuron_updates.safetensors").exists()
+    assert masked == (records[0].mask_pass_rate is not None)
     masks = [folder / "masks.jsonl" for folder in (whole, resumed)]
-    assert masks[0].exists() == (records[0].mask_pass_rate is not None)
+    assert masks[0].exists() == masks[1].exists()
     if masks[0].exists():
         assert masks[0].read_text() == masks[1].read_text()
+    if masked:
         updates = [load_file(folder / "neuron_updates.safetensors") for folder in (whole, resumed)]
         assert all(torch.equal(updates[0][key], updates[1][key]) for key in updates[0])
 
