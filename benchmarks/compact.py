@@ -3,10 +3,11 @@
     python benchmarks/compact.py [--quick] [--share 0.02] [--steps 7]
 
 A Llama of SmolLM2's shape (135M parameters, 30 layers of 1,536 neurons), random weights, float32,
-fused AdamW and clipping by norm, the same batches of 4 sequences of 128 tokens. Full fine-tuning
-trains all of it; compact training a share of every layer's neurons, drawn at random, all other
-weights frozen. Each has a process of its own; they take their steps in turn, one waiting while the
-other computes. The last line is one JSON object:
+trained by the trainers of ``fnsft train`` (TRL's loss, clipping, fused AdamW), without validation
+and checkpoints, on the same random batches, 256 tokens a step. Full fine-tuning trains all of it;
+compact training a share of every layer's neurons, drawn at random, and nothing else.
+Each has a process of its own; they take their steps in turn, one waiting while the other computes.
+The last line is one JSON object:
 
 ``memory_ratio``
     Peak of the compact process over that of the full one, each above what it held after its
@@ -15,8 +16,11 @@ other computes. The last line is one JSON object:
     The same of whole processes, libraries and all.
 ``step_time_ratio``
     Median seconds of a step of the one over those of the other; the first of each does not count.
+``step_cpu_ratio``
+    The same in seconds of the processor, over all threads, which other programs blur less.
 ``full_…``, ``compact_…``
-    What they are made of: ``peak_mib``, ``imports_mib``, ``step_seconds``, ``trained_parameters``.
+    What they are made of: ``peak_mib``, ``imports_mib``, ``step_seconds``, ``step_cpu_seconds``,
+    ``trained_parameters``.
 ``load``
     Processes that were running or waiting, in the mean of the last minute, before and after.
 """
@@ -27,6 +31,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -50,8 +55,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small model, to try the script")
     parser.add_argument("--share", type=float, default=0.02, help="of the neurons that train")
     parser.add_argument("--steps", type=int, default=7, help="steps of each that count")
-    parser.add_argument("--batch", type=int, default=4, help="sequences of a step")
+    parser.add_argument("--batch", type=int, default=2, help="sequences of a step")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of a sequence")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="in both")
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.kind:
@@ -73,19 +79,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for kind in KINDS
     }
     found: dict[str, Any] = {kind: answer(process) for kind, process in started.items()}
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    steps: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in range(1 + arguments.steps):
         for kind, process in started.items():
-            seconds[kind].append(answer(process, "step")["seconds"])
+            steps[kind].append(answer(process, "step"))
     for kind, process in started.items():
-        found[kind] |= answer(process, "end")
-        found[kind]["step_seconds"] = statistics.median(seconds[kind][1:])
+        found[kind] |= answer(process)
+        for name in ("step_seconds", "step_cpu_seconds"):
+            found[kind][name] = statistics.median(step[name] for step in steps[kind][1:])
     full, compact = (found[kind] for kind in KINDS)
     above = [one["peak_mib"] - one["imports_mib"] for one in (compact, full)]
     ratios = {
         "memory_ratio": above[0] / above[1],
         "memory_ratio_whole": compact["peak_mib"] / full["peak_mib"],
         "step_time_ratio": compact["step_seconds"] / full["step_seconds"],
+        "step_cpu_ratio": compact["step_cpu_seconds"] / full["step_cpu_seconds"],
     }
     parts = {f"{kind}_{name}": value for kind in KINDS for name, value in found[kind].items()}
     return {
@@ -108,37 +116,74 @@ def answer(process: "subprocess.Popen[str]", told: str | None = None) -> dict[st
 
 
 def step_when_told(arguments: argparse.Namespace) -> None:
-    """Make the model, then take a step for every line that comes."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """Train as ``fnsft train`` does, but for its files; take a step for every line that comes."""
+    # What others print must not come between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
 
-    from fnsft.masks.compact import make_compact
+    def tell(**values: float) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+    from fnsft.config.stages import TrainSettings
+    from fnsft.data.tokens import Encoded
+    from fnsft.training.arguments import trainer_arguments
+    from fnsft.training.finetuning import make_trainer
+    from fnsft.training.networks import NeuronChoice
+    from fnsft.training.processes import Processes
 
     imports = memory_mib("VmRSS")
+    config = LlamaConfig(**(QUICK if arguments.quick else SMOLLM2))
+    only: dict[str, Any] = (
+        {"mask_mode": "train-only", "compact": True} if arguments.kind == "compact" else {}
+    )
+    batch, n_steps = arguments.batch, 1 + arguments.steps
+    settings = TrainSettings(
+        epochs=1,
+        batch_size=batch,
+        micro_batch_size=batch,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+        **only,
+    )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**(QUICK if arguments.quick else SMOLLM2)))
-    if arguments.kind == "compact":
-        model.requires_grad_(False)
-        d_mlp = model.config.intermediate_size
-        kept = [torch.randperm(d_mlp) < arguments.share * d_mlp for _ in model.model.layers]
-        make_compact(model, kept)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
-    shape = (arguments.batch, arguments.tokens)
-    draws = torch.Generator().manual_seed(0)
-    n = sum(p.numel() for p in trained)
-    print(json.dumps({"imports_mib": imports, "trained_parameters": n}), flush=True)
-    for told in sys.stdin:
-        if told.strip() == "end":
-            break
-        ids = torch.randint(0, model.config.vocab_size, shape, generator=draws)
-        start = time.perf_counter()
-        model(input_ids=ids, labels=ids).loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
-    print(json.dumps({"peak_mib": memory_mib("VmHWM")}), flush=True)
+    model = LlamaForCausalLM(config)
+    d_mlp, n_layers = config.intermediate_size, config.num_hidden_layers
+    draws = [torch.randperm(d_mlp).numpy() < arguments.share * d_mlp for _ in range(n_layers)]
+    ids = torch.randint(0, config.vocab_size, (batch * n_steps, arguments.tokens))
+    samples = [Encoded((row[0],), tuple(row[1:])) for row in ids.tolist()]
+    with tempfile.TemporaryDirectory() as folder:
+        given = trainer_arguments(settings, Path(folder), Processes(1, 0), len(samples))
+        given.save_strategy = "no"
+        choice = NeuronChoice("intermediate", [draws])
+        trainer = make_trainer(model, a_tokenizer(), samples, settings, given, choice)
+        trained = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
+
+        class Told(TrainerCallback):
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                sys.stdin.readline()
+                self.start = time.perf_counter(), time.process_time()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                clock, cpu = self.start
+                tell(
+                    step_seconds=time.perf_counter() - clock,
+                    step_cpu_seconds=time.process_time() - cpu,
+                )
+
+        trainer.add_callback(Told())
+        tell(imports_mib=imports, trained_parameters=sum(trained))
+        trainer.train()
+    tell(peak_mib=memory_mib("VmHWM"))
+
+
+def a_tokenizer() -> Any:
+    """Return a tokenizer of a few words: the samples are numbers already."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
 
 
 def memory_mib(name: str) -> float:

@@ -24,6 +24,7 @@ from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import load_split, load_tokenizer
 from fnsft.training.arguments import lora_config, lora_targets
 from fnsft.training.memory import MemoryEstimate, estimate, shape_of
+from fnsft.training.networks import trained_share
 from fnsft.training.run_table import warning_lines
 
 # What the estimate may be off by, of the peak of all tensors of a run.
@@ -107,6 +108,32 @@ def test_the_estimate_is_near_the_peak_of_a_run(
     assert "memory         about" in said.getvalue()
 
 
+@pytest.mark.parametrize("unmasked", ["freeze", "train"])
+def test_the_estimate_of_a_compact_run_is_near_its_peak_and_counts_its_neurons(
+    model: Path, long_samples: Path, tmp_path: Path, unmasked: Any
+) -> None:
+    networks = tmp_path / "networks.json"
+    networks.write_text(json.dumps({str(layer): [*range(layer, 30)] for layer in range(8)}))
+    n = sum(range(23, 31))
+    settings = TrainSettings(**RUN, mask_mode="train-only", compact=True, unmasked=unmasked)
+    split = load_split(long_samples / "train.jsonl", load_tokenizer(model), 1024)
+    longest = max(len(sample.ids) for sample in split.samples)
+    share = trained_share(networks, settings, 8, 384)
+    assert share == n / (8 * 384)
+    shape = shape_of(model, settings)
+    expected = estimate(shape, settings, longest, neurons=share)
+    others = 0 if unmasked == "freeze" else shape.parameters - shape.mlp
+    slices = 3 * 128 * n
+    assert expected.weights == 4 * (shape.parameters + slices)
+    assert (expected.gradients, expected.moments) == (4 * (slices + others), 8 * (slices + others))
+    paths = ["--model", model, "--data", long_samples, "--networks", networks]
+    words = ["train", *map(str, paths), "--output", str(tmp_path / "run")]
+    with Peak() as peak, contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main([*words, *shlex.split(settings.flags())]) == 0, said.getvalue()
+    assert TOO_LOW < expected.total / peak.n_bytes < TOO_HIGH
+    assert expected.parts_in_words in said.getvalue()
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, *MOE_FAMILIES])
 def test_every_family_has_an_estimate_and_an_attention_to_adapt(
     family: str, tmp_path: Path
@@ -166,6 +193,7 @@ def test_no_weight_is_read_for_an_estimate(model: Path, tmp_path: Path) -> None:
     [
         ({}, "--micro-batch-size 2, --gradient-checkpointing, --method lora, --max-tokens"),
         ({"method": "lora", "gradient_checkpointing": True}, "2, --quantise nf4, --max-tokens"),
+        ({"mask_mode": "train-only"}, "--gradient-checkpointing, --compact, --method lora"),
     ],
 )
 def test_a_run_that_may_not_fit_is_told_what_to_do(given: dict[str, Any], remedies: str) -> None:

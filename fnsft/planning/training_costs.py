@@ -35,9 +35,10 @@ def train_cost(
     Notes
     -----
     A micro-batch is padded to its longest sample. Its pass is one forward and two backward (LoRA:
-    one, since weights have no gradient; with checkpointing one more forward), validations are
-    forward. Every step Adam moves ``ADAM_BYTES`` a trained parameter; masks rank M entries.
-    Disk: the best epoch, while it runs a second one, two checkpoints with Adam's moments.
+    one, since weights have no gradient; compact: one and the share of parameters that train; with
+    checkpointing one more forward), validations are forward. Every step Adam moves ``ADAM_BYTES`` a
+    trained parameter; masks rank M entries. Disk: the best epoch, while it runs a second one, two
+    checkpoints with Adam's moments.
 
     Raises
     ------
@@ -55,16 +56,19 @@ def train_cost(
     batches = math.ceil(settings.batch_size / micro) * steps
     half = settings.bf16_autocast or settings.dtype == "bfloat16"
     padded = train.padded(micro)
-    ways = 2 if settings.method == "lora" else 3
-    ways += settings.gradient_checkpointing
-    updates = steps / settings.window if settings.method == "gmt" else steps
     trained = _trained(shape, settings)
+    ways: float = 2 if settings.method == "lora" else 3
+    if settings.compact:
+        ways = 2 + trained / shape.parameters
+    ways += settings.gradient_checkpointing
+    is_masked = settings.masked and not settings.compact
+    updates = steps / settings.window if settings.method == "gmt" else steps
     work = Work(
         start="training",
         dtype="bfloat16" if half else "float32",
         flops=ways * forward_flops(shape, batches * micro * padded, padded),
         layer_passes=(shape.layers + 1) * (ways * batches + 2 * updates)
-        + 3 * shape.layers * updates * (MASK_PASSES.get(settings.method, 1) * settings.masked),
+        + 3 * shape.layers * updates * (MASK_PASSES.get(settings.method, 1) * is_masked),
         device_bytes=ADAM_BYTES * trained * updates,
         selected_entries=_selected(shape, settings) * updates,
         tokens_read=train.tokens + validation.tokens,
@@ -80,7 +84,8 @@ def train_cost(
     width = 2 if settings.dtype == "bfloat16" else 4
     saved = trained * 4 if settings.method == "lora" else shape.parameters * width
     copies = 2 if settings.average_with_start else 1
-    temporary = 2 * (saved + 2 * trained * width) + copies * saved
+    checkpoint = (trained * width if settings.compact else saved) + 2 * trained * width
+    temporary = 2 * checkpoint + copies * saved
     written = saved * (settings.epochs + copies) + 3 * trained * width * settings.epochs
     memory = estimate(shape, settings, train.longest, processes=gpus)
     return Cost(
@@ -98,6 +103,8 @@ def way_of(settings: TrainSettings) -> str:
     """Return what of a method decides its memory: SFT full, masked, or LoRA."""
     if settings.method == "lora":
         return "lora"
+    if settings.compact:
+        return "compact"
     return "masked" if settings.masked else "full"
 
 
@@ -105,6 +112,10 @@ def _trained(shape: "ModelShape", settings: TrainSettings) -> float:
     if settings.method == "lora":
         return settings.lora_rank * shape.adapter_widths
     frozen = settings.masked and settings.unmasked == "freeze"
+    if settings.compact:
+        from fnsft.training.memory import neuron_share
+
+        return neuron_share(settings) * shape.mlp + (0 if frozen else shape.parameters - shape.mlp)
     only_mlp = frozen or settings.method == "projections-only"
     return shape.mlp if only_mlp else shape.parameters
 
@@ -115,4 +126,5 @@ def _selected(shape: "ModelShape", settings: TrainSettings) -> float:
         return shape.mlp
     if settings.method == "collab":
         return shape.mlp * (1 + settings.k * NEIGHBOUR_SHARE)
-    return HASH_SHARE * shape.mlp if settings.masked else 0
+    hashed = settings.masked and not settings.compact
+    return HASH_SHARE * shape.mlp if hashed else 0

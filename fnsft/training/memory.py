@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from fnsft.architectures import mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
 from fnsft.artifacts.storage import size_in_words
-from fnsft.config.stages import TrainSettings
+from fnsft.config.stages import NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 from fnsft.training.arguments import lora_targets
 
@@ -131,11 +131,13 @@ def estimate(
     longest_tokens: int,
     eager: bool = False,
     processes: int = 1,
+    neurons: float | None = None,
 ) -> MemoryEstimate:
     """Estimate the peak memory of a run on one of its devices.
 
     ``eager`` attention holds its scores; ``processes`` share the model (FSDP2), or each has a copy
-    and sends gradients in buckets (DDP).
+    and sends gradients in buckets (DDP). ``neurons`` is the share of them that a compact run trains;
+    None: :func:`neuron_share`.
 
     Notes
     -----
@@ -150,18 +152,21 @@ def estimate(
 
         6·d + 2·q + 2·v + 4·N (a plain MLP: 2·N) [+ a·T for eager attention]
 
-    With checkpointing L·d are kept and one layer is recomputed. To these comes the larger of
-    what a layer's backward pass works on, and the loss's: a tile of at most 4,096 tokens and
-    32,768 logits (TRL takes the loss in tiles) and the head's gradient in float32. mask_scratch:
-    a score and a mask of the largest matrix, and the neighbours' sum for collab.
-    validation_logits: B·T·V logits and, in float32, their log-probabilities.
+    A compact run has a second copy of what trains of the MLPs, and down keeps that share of its N
+    inputs; where all else is frozen, norms keep 3·d alone. With checkpointing L·d are kept and one
+    layer is recomputed. To these comes the larger of what a layer's backward pass works on, and the
+    loss's: a tile of at most 4,096 tokens and 32,768 logits (TRL takes the loss in tiles) and the
+    head's gradient in float32. mask_scratch: a score and a mask of the largest matrix, and the
+    neighbours' sum for collab. validation_logits: B·T·V logits and, in float32, their
+    log-probabilities.
 
     Of runs of a Llama of eight layers the total was 0.97 to 1.14 times the peak of all tensors
     (``tests/test_memory_estimate.py``). What the process takes besides them, some 700 MiB of
     libraries on a CPU or a context on a GPU, is not in it.
     """
     width = 2 if settings.dtype == "bfloat16" else 4
-    train, train_bytes = _trained(shape, settings, width)
+    share = neuron_share(settings) if neurons is None else neurons
+    train, train_bytes = _trained(shape, settings, width, share)
     tokens = settings.pass_samples(processes) * longest_tokens
     shards = processes if settings.parallel == "fsdp" else 1
     copies = 2 if processes > shards else 1
@@ -172,6 +177,8 @@ def estimate(
         weights = width * shape.parameters
     if settings.method == "lora":
         weights += train_bytes * train
+    if settings.compact:
+        weights += int(width * share * shape.mlp)
     if settings.bf16_autocast and not settings.quantise:
         weights += 2 * shape.packable
     logits = tokens * shape.vocabulary * (width + 8)
@@ -179,7 +186,7 @@ def estimate(
         weights=weights // shards,
         gradients=train_bytes * train * copies // shards,
         moments=2 * train_bytes * train // shards,
-        activations=_activations(shape, settings, tokens, longest_tokens, eager),
+        activations=_activations(shape, settings, tokens, longest_tokens, eager, share),
         affinities=_affinities(shape, settings),
         mask_scratch=_mask_scratch(shape, settings) // shards,
         validation_logits=logits,
@@ -187,11 +194,22 @@ def estimate(
     )
 
 
-def _trained(shape: ModelShape, settings: TrainSettings, width: int) -> tuple[int, int]:
+def neuron_share(settings: TrainSettings) -> float:
+    """Return the share of neurons that networks of the default size let train, without overlap."""
+    chosen = len(settings.component_ids) * (1 - NetworksSettings().percentile / 100)
+    chosen = min(1.0, chosen)
+    return chosen if settings.mask_mode == "train-only" else 1 - chosen
+
+
+def _trained(
+    shape: ModelShape, settings: TrainSettings, width: int, share: float
+) -> tuple[int, int]:
     """Return how many parameters train, and the bytes of each."""
     if settings.method == "lora":
         return settings.lora_rank * shape.adapter_widths, 4
     frozen = settings.masked and settings.unmasked == "freeze"
+    if settings.compact:
+        return int(share * shape.mlp) + (0 if frozen else shape.parameters - shape.mlp), width
     if frozen or settings.method == "projections-only":
         return shape.mlp, width
     return shape.parameters, width
@@ -203,14 +221,21 @@ def _trains_head(settings: TrainSettings) -> bool:
 
 
 def _activations(
-    shape: ModelShape, settings: TrainSettings, tokens: int, longest: int, eager: bool
+    shape: ModelShape,
+    settings: TrainSettings,
+    tokens: int,
+    longest: int,
+    eager: bool,
+    share: float,
 ) -> int:
     """Return the bytes of what forward passes keep for the backward one, and its work."""
     half = settings.dtype == "bfloat16" or settings.bf16_autocast
     norm_bytes, other_bytes = 4, (2 if half else 4)
     mlp = (4 if shape.gated else 2) * shape.d_mlp
+    kept_mlp = mlp - int((1 - share) * shape.d_mlp) if settings.compact else mlp
+    norms = (3 if settings.compact and not _trains_head(settings) else 6) * shape.d_model
     attention = 2 * shape.d_queries + 2 * shape.d_values
-    layer = norm_bytes * 6 * shape.d_model + other_bytes * (attention + mlp)
+    layer = norm_bytes * norms + other_bytes * (attention + kept_mlp)
     if eager:
         layer += 4 * shape.heads * longest
     kept = shape.layers * layer
@@ -235,7 +260,7 @@ def _affinities(shape: ModelShape, settings: TrainSettings) -> int:
 
 
 def _mask_scratch(shape: ModelShape, settings: TrainSettings) -> int:
-    if not settings.masked or settings.method == "lora":
+    if not settings.masked or settings.method == "lora" or settings.compact:
         return 0
     score = 4 + 1 + (4 if settings.method == "collab" else 0)
     return shape.largest_mlp * score

@@ -16,7 +16,7 @@ from fnsft.architectures.sites import site_widths
 from fnsft.artifacts.identity import model_identity
 from fnsft.artifacts.manifest import recorded_stage
 from fnsft.artifacts.networks import read_templates, write_networks
-from fnsft.artifacts.templates import Templates
+from fnsft.artifacts.templates import Templates, Widths
 from fnsft.config.layer_ranges import parse_layers
 from fnsft.config.stages import NetworksSettings, Site, TrainSettings
 from fnsft.data.tokens import Encoded
@@ -25,6 +25,7 @@ from fnsft.masks.random_sets import size_matched
 from fnsft.training.files import RunFiles
 
 FILE_NAME = "networks.safetensors"
+NEURON_SITES: tuple[Site, ...] = ("activation", "up", "intermediate")  # whose channels are neurons
 LISTED_LAYERS = 8  # with more than these, layers are summed up in one line
 
 
@@ -66,6 +67,20 @@ def choose_neurons(templates: Templates, settings: TrainSettings) -> NeuronChoic
     if settings.random_networks:
         epochs = [size_matched(chosen, settings.seed, draw=0) for chosen in epochs]
     return NeuronChoice(templates.site, epochs)
+
+
+def trained_share(file: Path, settings: TrainSettings, layers: int, d_mlp: int) -> float:
+    """Return the share of neurons that a mask on the update lets train, of networks in a file.
+
+    Raises
+    ------
+    InputError
+        As :func:`choose_neurons`, and for networks of another shape.
+    """
+    widths: Widths = {site: (d_mlp,) * layers for site in NEURON_SITES}
+    choice = choose_neurons(read_templates(file, widths), settings)
+    share = sum(choice.counts[0]) / (layers * d_mlp)
+    return share if settings.mask_mode == "train-only" else 1 - share
 
 
 def read_or_find(

@@ -11,6 +11,7 @@ from fnsft.training.arguments import accumulation, samples_a_step, total_steps
 from fnsft.training.files import RunFiles
 from fnsft.training.loading import attention_of
 from fnsft.training.memory import MemoryEstimate, estimate, shape_or_none
+from fnsft.training.networks import trained_share
 from fnsft.training.processes import Processes
 
 
@@ -44,7 +45,10 @@ def run_lines(
     else:
         longest = max(len(sample.ids) for sample in (*train.samples, *validation.samples))
         eager = attention == "eager"
-        expected = estimate(shape, settings, longest, eager, processes.n)
+        neurons = None
+        if settings.compact and files.networks is not None:
+            neurons = trained_share(files.networks, settings, shape.layers, shape.d_mlp)
+        expected = estimate(shape, settings, longest, eager, processes.n, neurons)
         rows["memory"] = f"about {size_in_words(expected.total)} at the peak, beside libraries"
         rows[""] = expected.parts_in_words
         warning = warning_lines(expected, free, settings)
@@ -98,6 +102,8 @@ def method_in_words(settings: TrainSettings) -> str:
         ids = ", ".join(map(str, settings.component_ids))
         what = "as many random neurons as networks" if settings.random_networks else "networks"
         words += f", {settings.mask_mode} {what} {ids}"
+    if settings.compact:
+        words += ", compact"
     return words
 
 
@@ -117,6 +123,10 @@ def warning_lines(expected: MemoryEstimate, free: int, settings: TrainSettings) 
         remedies.append(f"--micro-batch-size {settings.micro_batch_size // 2}")
     if not settings.gradient_checkpointing:
         remedies.append("--gradient-checkpointing")
+    if (settings.mask_mode, settings.method) == ("train-only", "sft") and not (
+        settings.compact or settings.unfreeze
+    ):
+        remedies.append("--compact")
     if settings.method != "lora":
         remedies.append("--method lora")
     elif not settings.quantise:
