@@ -254,3 +254,17 @@ def test_a_missing_or_broken_gradient_is_named_and_nothing_has_changed():
 def test_rescaling_an_update_is_refused():
     with pytest.raises(ValueError, match="rescale"):
         GradientMasker(matrices_with_gradients(), Random(0.5, seed=0), rescale=0.5).masks_at(0)
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_inside_of_the_masks_is_that_of_the_masked_gradients(name, policy, dtype):
+    masker = GradientMasker(matrices_with_gradients(dtype), policy)
+    found = masker.squared_norm_within(5)
+    before = [matrix.parameter.grad.clone() for matrix in masker.matrices]
+    masker.apply_to_gradients(5)
+    holders = dict.fromkeys(matrix.parameter for matrix in masker.matrices)
+    expected = sum(p.grad.double().square().sum().item() for p in holders)
+    assert found == pytest.approx(expected, rel=1e-5 if dtype == torch.float32 else 0.02)
+    whole = sum(g.double().square().sum().item() for g in before)
+    assert found < 0.95 * whole

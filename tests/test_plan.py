@@ -109,6 +109,10 @@ def test_every_epoch_method_and_recomputation_adds_its_passes() -> None:
     assert flops(gradient_checkpointing=True) == pytest.approx(once * 4 / 3)
     assert flops(method="lora") == pytest.approx(once * 2 / 3)
     assert flops(max_steps=5) == pytest.approx(once / 2)
+    shape, settings = MODEL.shape(), {"mask_mode": "train-only", "component_ids": (0, 1, 2)}
+    assert flops(**settings) == pytest.approx(once)
+    share = 3 * 0.02 * shape.mlp / shape.parameters
+    assert flops(**settings, compact=True) == pytest.approx(once * (2 + share) / 3)
 
 
 def test_a_run_keeps_all_its_weights_and_lora_its_adapter_alone() -> None:
@@ -118,6 +122,14 @@ def test_a_run_keeps_all_its_weights_and_lora_its_adapter_alone() -> None:
     assert whole.kept == 4 * shape.parameters
     assert lora.kept == 4 * 2 * shape.adapter_widths
     assert whole.temporary == 2 * (3 * whole.kept) + whole.kept
+    settings = TrainSettings(mask_mode="train-only", compact=True)
+    compact = train_cost(MODEL, SAMPLES, SAMPLES, settings, 0)
+    assert compact.kept == whole.kept
+    slices = 4 * 0.02 * shape.mlp
+    assert compact.temporary == pytest.approx(2 * (3 * slices) + whole.kept)
+    masked = train_cost(MODEL, SAMPLES, SAMPLES, dataclasses.replace(settings, compact=False), 0)
+    assert compact.memory < masked.memory < whole.memory
+    assert (masked.method, compact.way) == ("sft", "compact")
 
 
 def test_a_batch_that_the_gpus_cannot_share_is_refused() -> None:

@@ -93,10 +93,13 @@ def test_under_fsdp2_the_rows_biases_and_columns_of_a_network_move_alone(
     folder, output = tmp_path / "model", tmp_path / "run"
     write_model(folder, family="Llama", mlp_bias=True)
     settings = {"mask_mode": "train-only", "networks": networks, "unfreeze": (2,), "epochs": 2}
-    code, said = in_two(
-        [str(WITH_FSDP)], words(folder, twelve, output, weight_decay=0.1, **settings)
-    )
+    settings |= {"weight_decay": 0.1, "max_grad_norm": 0.1, "micro_batch_size": 1}
+    code, said = in_two([str(WITH_FSDP)], words(folder, twelve, output, **settings))
     assert code == 0, said
+    assert train(folder, twelve, tmp_path / "one", **settings) == 0
+    one, two = weights(tmp_path / "one"), weights(output)
+    for name in one:  # clipped by the same norm
+        torch.testing.assert_close(two[name], one[name], atol=2e-4, rtol=0)
     (old, before), (new, after) = parts_of(folder), parts_of(output)
     assert [matrix.parameter.ndim for matrix, _ in before] == [2] * 6 + [1] * 4
     for (matrix, was), (_, now) in zip(before, after, strict=True):
