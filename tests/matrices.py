@@ -13,6 +13,7 @@ from fnsft.masks.policies import (
     Fixed,
     HalfFineTuning,
     Highest,
+    Momentum,
     Network,
     PackedMask,
     Policy,
@@ -119,6 +120,7 @@ def fractional_policies(neurons: int, fraction: float = 0.3) -> dict[str, Policy
     return {
         "random": Random(fraction, seed=1),
         "highest": Highest(fraction, seed=1),
+        "mofo": Momentum(fraction, seed=1, beta1=0.9),
         "collab": collab(two_neighbours),
         "collab-cluster": collab(three_clusters),
         "collab-dense": collab(every_other),

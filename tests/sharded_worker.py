@@ -43,7 +43,8 @@ def masks() -> dict[str, list[torch.Tensor]]:
             masker = GradientMasker(matrices, policy)
             masker.require_finite()
             holders = dict.fromkeys(m.parameter for m in matrices)
-            update = [masker.masks_at(3).get(parameter) for parameter in holders]
+            moments = {parameter: {"exp_avg": parameter.detach()} for parameter in holders}
+            update = [masker.masks_at(3, moments).get(parameter) for parameter in holders]
             masker.apply_to_gradients(3)
             found[f"{name} {dtype} {ties}"] = update + [p.grad.to_local() for p in holders]
     return found

@@ -31,6 +31,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "hft": {"method": "hft", "fraction": 0.5, "applies_to": "update"},
     "highest": {"method": "highest", "fraction": 0.5, "mask_before_clipping": False},
     "gmt": {"method": "gmt", "fraction": 0.5, "window": 2},
+    "mofo": {"method": "mofo", "fraction": 0.5},
     "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
     "train-only": TRAIN_ONLY,
     "freeze": {"mask_mode": "freeze", "component_ids": (0, 2)},

@@ -5,7 +5,7 @@ it for a score, and one byte an entry for its mask. No other mask is held meanwh
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,26 +92,39 @@ class GradientMasker:
         squared = float(torch.stack(norms).square().sum())
         return float(self._over_processes(np.array([squared], np.float32))[0])
 
-    def masks_at(self, step: int) -> "StepMasks":
-        """Return the masks of a step for :class:`~.optimizer.MaskedAdamW`, made when asked for."""
+    def masks_at(
+        self, step: int, state: Mapping[Parameter, Mapping[str, torch.Tensor]] | None = None
+    ) -> "StepMasks":
+        """Return the masks of a step for :class:`~.optimizer.MaskedAdamW`, made when asked for.
+
+        ``state`` is the optimizer's, for policies that look at its first moment.
+        """
         if self.rescale is not None:
             raise ValueError("rescale: a mask on the update does not change gradients; use None")
         of_parameter = defaultdict(list)
         for matrix, shard in zip(self.matrices, self.shards, strict=True):
             of_parameter[matrix.parameter].append((matrix, shard))
-        return StepMasks(self, step, of_parameter)
+        return StepMasks(self, step, of_parameter, state or {})
 
     def _select(
-        self, matrix: MLPMatrix, shard: Shard, gradient: torch.Tensor, step: int
+        self,
+        matrix: MLPMatrix,
+        shard: Shard,
+        gradient: torch.Tensor,
+        step: int,
+        moment: torch.Tensor | None = None,
     ) -> Selection:
-        selection = self.policy.select(gradient, self._at(matrix, shard, step))
+        selection = self.policy.select(gradient, self._at(matrix, shard, step, moment))
         if self.telemetry is not None and matrix.parameter.ndim > 1:
             self.telemetry.observe(matrix.index, step, gradient, selection)
         return selection
 
-    def _at(self, matrix: MLPMatrix, shard: Shard, step: int) -> MatrixStep:
+    def _at(
+        self, matrix: MLPMatrix, shard: Shard, step: int, moment: torch.Tensor | None = None
+    ) -> MatrixStep:
         weights = local_part(matrix, matrix.parameter.detach())
-        return MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, step, shard, weights)
+        place = (matrix.layer, matrix.neuron_axis, matrix.index)
+        return MatrixStep(*place, step, shard, weights, moment)
 
     def _over_processes(self, counts: np.ndarray) -> np.ndarray:
         """Sum counts over the shards; all matrices are sharded over the same processes."""
@@ -134,6 +147,7 @@ class StepMasks:
     masker: GradientMasker
     step: int
     of_parameter: dict[Parameter, list[tuple[MLPMatrix, Shard]]]
+    state: Mapping[Parameter, Mapping[str, torch.Tensor]]
 
     def get(self, parameter: Parameter) -> torch.Tensor | None:
         """Return the mask of what this process holds of a parameter, or None for one without.
@@ -142,10 +156,12 @@ class StepMasks:
         """
         if parameter not in self.of_parameter:
             return None
-        parts = [
-            (matrix, self.masker._select(matrix, shard, _gradient(matrix), self.step).mask)
-            for matrix, shard in self.of_parameter[parameter]
-        ]
+        moment = self.state.get(parameter, {}).get("exp_avg")
+        parts = []
+        for matrix, shard in self.of_parameter[parameter]:
+            own = None if moment is None else local_part(matrix, moment)
+            chosen = self.masker._select(matrix, shard, _gradient(matrix), self.step, own)
+            parts.append((matrix, chosen.mask))
         here = local(parameter)
         if len(parts) == 1 and parts[0][1].shape == here.shape:
             return parts[0][1]

@@ -31,6 +31,7 @@ LABELS = {
     "hft": "HFT",
     "highest": "Highest",
     "gmt": "GMT",
+    "mofo": "MoFO",
     "collab": "CollabMask",
     "random-update": "Random, whole update",
     "highest-update": "Highest, whole update",

@@ -25,6 +25,7 @@ from fnsft.masks.policies import (
     Fixed,
     HalfFineTuning,
     Highest,
+    Momentum,
     Network,
     PackedMask,
     Policy,
@@ -115,6 +116,8 @@ def build_policy(
             return Collab(settings.fraction, settings.seed, settings.lam, on_device)
         case "highest" | "gmt":
             return Highest(settings.fraction, settings.seed)
+        case "mofo":
+            return Momentum(settings.fraction, settings.seed, settings.adam_beta1)
     raise AssertionError(f"method {settings.method!r} has no policy; see docs/adding-a-method.md")
 
 

@@ -97,7 +97,7 @@ class MaskedTrainer(SFTTrainer):
         optimizer = self.optimizer
         while not isinstance(optimizer, MaskedAdamW):  # accelerate's wrapper
             optimizer = optimizer.optimizer
-        optimizer.masks = self.masker.masks_at(self.state.global_step)
+        optimizer.masks = self.masker.masks_at(self.state.global_step, optimizer.state)
         return None
 
     @property

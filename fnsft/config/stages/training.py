@@ -7,7 +7,7 @@ from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
 # Methods with a share p of each matrix (hft: of the matrices).
-FractionMethod = Literal["random", "child-tuning-d", "hft", "highest", "gmt", "collab"]
+FractionMethod = Literal["random", "child-tuning-d", "hft", "highest", "gmt", "collab", "mofo"]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 # What networks do: to the forward pass, or to the update. The older words stand for the first.
@@ -68,8 +68,8 @@ class TrainSettings(Settings):
     rescale: bool = setting(False, "random: divide the survivors by p (Child-Tuning-F)")
     applies_to: Literal["gradient", "update"] | None = setting(
         None,
-        "the mask holds back the gradient, or the whole update; absent: the gradient, with hft "
-        "and networks the update",
+        "the mask holds back the gradient, or the whole update; absent: the gradient, with hft, "
+        "mofo and networks the update",
     )
     moments: Literal["full", "masked", "frozen"] = setting(
         "full", "what Adam's moments see outside the mask (update)"
@@ -181,6 +181,11 @@ class TrainSettings(Settings):
                 f"applies_to: {self._what} leaves entries as they are, which only 'update' does "
                 f"(weight decay moves them otherwise), found {self.applies_to!r}"
             )
+        if self.method == "mofo" and self.moments != "full":
+            raise InputError(
+                "moments: mofo ranks the momentum of the whole gradient, which 'full' keeps, found "
+                f"{self.moments!r}; leave it off"
+            )
         self._check_networks()
         self._check_compact()
         if self.quantise and self.method != "lora":
@@ -246,7 +251,7 @@ class TrainSettings(Settings):
 
     @property
     def _needs_update(self) -> bool:
-        return self.method == "hft" or self.trains_networks
+        return self.method in ("hft", "mofo") or self.trains_networks
 
     @property
     def _what(self) -> str:

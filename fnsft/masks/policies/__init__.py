@@ -5,6 +5,7 @@ from fnsft.masks.policies.contract import MatrixStep, Policy
 from fnsft.masks.policies.fixed import Fixed, PackedMask
 from fnsft.masks.policies.hft import HalfFineTuning, draw_matrices
 from fnsft.masks.policies.highest import Highest
+from fnsft.masks.policies.momentum import Momentum
 from fnsft.masks.policies.network import Network
 from fnsft.masks.policies.random import Random
 
@@ -14,6 +15,7 @@ __all__ = [
     "HalfFineTuning",
     "Highest",
     "MatrixStep",
+    "Momentum",
     "Network",
     "PackedMask",
     "Policy",

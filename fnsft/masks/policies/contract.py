@@ -23,7 +23,9 @@ class MatrixStep:
     """Which matrix at which optimizer step; ``index`` numbers the run's masked matrices.
 
     ``shard`` tells which rows of it the gradient holds; without one it holds all. ``weights``
-    are the matrix's, shaped and sharded as the gradient; None where nothing is trained.
+    are the matrix's, shaped and sharded as the gradient; None where nothing is trained. ``moment``
+    is likewise Adam's first moment after the last step: None before the first, and where a mask
+    is not asked for by the optimizer (``applies_to: gradient``).
     """
 
     layer: int
@@ -32,6 +34,7 @@ class MatrixStep:
     step: int
     shard: Shard | None = None
     weights: torch.Tensor | None = None
+    moment: torch.Tensor | None = None
 
     def seed(self, run_seed: int) -> int:
         """Return the seed of this matrix's hash at this step."""

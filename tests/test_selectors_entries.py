@@ -1,0 +1,91 @@
+"""Selectors of single entries: every mask against its formula, written out slowly."""
+
+import pytest
+import torch
+from matrices import Matrix, mlp_matrices
+from torch.nn import Parameter
+
+from fnsft.config.stages import TrainSettings
+from fnsft.errors import InputError
+from fnsft.masks.masker import GradientMasker
+from fnsft.masks.optimizer import MaskedAdamW
+from fnsft.masks.policies import Highest, Momentum, Policy
+
+NEURONS, WIDTH, FRACTION = 24, 10, 0.3
+
+
+def holders_of(matrices: list[Matrix]) -> list[Parameter]:
+    """The parameters, each once: a fused one holds two matrices."""
+    return list(dict.fromkeys(matrix.parameter for matrix in matrices))
+
+
+def gradients_of(step: int, parameters: list[Parameter]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    # Of changing sign and size, so that a moment and a gradient rank entries differently.
+    return [torch.randn(p.shape, generator=generator) * (1 + step % 3) for p in parameters]
+
+
+def steps_of(policy: Policy, n_steps: int, **options: object) -> tuple[list, list, MaskedAdamW]:
+    """Take masked steps; return the weights before and after each of them, by matrix."""
+    matrices = mlp_matrices(NEURONS, WIDTH)
+    parameters = holders_of(matrices)
+    optimizer = MaskedAdamW(parameters, lr=0.1, betas=(0.8, 0.95), weight_decay=0.1, **options)
+    masker = GradientMasker(matrices, policy)
+    states = [[m.view(m.parameter).detach().clone() for m in matrices]]
+    for step in range(n_steps):
+        for parameter, gradient in zip(parameters, gradients_of(step, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.masks = masker.masks_at(step, optimizer.state)
+        optimizer.step()
+        states.append([m.view(m.parameter).detach().clone() for m in matrices])
+    return matrices, states, optimizer
+
+
+def largest(scores: torch.Tensor) -> torch.Tensor:
+    """The round(p·n) largest of scores without ties, one after the other."""
+    order = sorted(range(scores.numel()), key=lambda i: -float(scores.flatten()[i]))
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[order[: round(FRACTION * scores.numel())]] = True
+    return mask.view(scores.shape)
+
+
+def test_mofo_moves_the_entries_of_largest_momentum_and_no_other():
+    matrices, states, optimizer = steps_of(Momentum(FRACTION, seed=0, beta1=0.8), 6)
+    parameters = holders_of(matrices)
+    moments = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
+    differ = 0
+    for step in range(6):
+        of_step = gradients_of(step, parameters)
+        moments = [0.8 * m + 0.2 * g.double() for m, g in zip(moments, of_step, strict=True)]
+        by_holder = dict(zip(parameters, zip(moments, of_step, strict=True), strict=True))
+        for number, matrix in enumerate(matrices):
+            moment, gradient = (matrix.view(tensor) for tensor in by_holder[matrix.parameter])
+            moved = states[step][number] != states[step + 1][number]
+            assert torch.equal(moved, largest(moment.abs())), (step, matrix.name)
+            differ += int((moved != largest(gradient.abs())).sum())
+    assert differ > 100, "the momentum ranks as the gradient does: the test shows nothing"
+    for parameter, moment in zip(parameters, moments, strict=True):
+        torch.testing.assert_close(optimizer.state[parameter]["exp_avg"].double(), moment)
+
+
+def test_mofo_without_momentum_is_highest_on_the_update():
+    _, mofo, _ = steps_of(Momentum(FRACTION, seed=0, beta1=0.0), 3)
+    _, highest, _ = steps_of(Highest(FRACTION, seed=0), 3)
+    for one, other in zip(mofo, highest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "mofo", "applies_to": "gradient"}, "applies_to: method 'mofo' leaves"),
+        ({"method": "mofo", "moments": "masked"}, "moments: mofo ranks .* found 'masked'"),
+    ],
+)
+def test_a_selector_refuses_what_it_cannot_be(given, message):
+    with pytest.raises(InputError, match=message):
+        TrainSettings(**given)
+
+
+def test_mofo_s_mask_is_of_the_update():
+    assert TrainSettings(method="mofo").applies_to == "update"
