@@ -18,6 +18,7 @@ from fnsft.masks.policies import (
     PackedMask,
     Policy,
     Random,
+    SmallWeights,
     draw_matrices,
 )
 from fnsft.masks.selection import top_fraction
@@ -121,6 +122,7 @@ def fractional_policies(neurons: int, fraction: float = 0.3) -> dict[str, Policy
         "random": Random(fraction, seed=1),
         "highest": Highest(fraction, seed=1),
         "mofo": Momentum(fraction, seed=1, beta1=0.9),
+        "small-weights": SmallWeights(fraction, seed=1),
         "collab": collab(two_neighbours),
         "collab-cluster": collab(three_clusters),
         "collab-dense": collab(every_other),

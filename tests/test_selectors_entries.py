@@ -1,5 +1,7 @@
 """Selectors of single entries: every mask against its formula, written out slowly."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from matrices import Matrix, mlp_matrices
@@ -9,7 +11,7 @@ from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
-from fnsft.masks.policies import Highest, Momentum, Policy
+from fnsft.masks.policies import Highest, MatrixStep, Momentum, Policy, SmallWeights
 
 NEURONS, WIDTH, FRACTION = 24, 10, 0.3
 
@@ -75,10 +77,31 @@ def test_mofo_without_momentum_is_highest_on_the_update():
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_small_weights_moves_the_entries_of_smallest_weight_before_the_step():
+    _, states, _ = steps_of(SmallWeights(FRACTION, seed=0), 4)
+    for before, after in pairwise(states):
+        for old, new in zip(before, after, strict=True):
+            assert torch.equal(old != new, largest(-old.abs()))
+    first, last = (largest(-state[0].abs()) for state in (states[0], states[3]))
+    assert not torch.equal(first, last), "the mask follows the weights"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_smallest_weights_are_told_apart_to_the_last_bit(dtype):
+    """A difference to the largest would round all of these to one score."""
+    sizes = torch.tensor([[7, 3, 11, 2], [5, 12, 1, 9], [4, 10, 8, 6]]) * 1e-30
+    weights = (sizes * torch.tensor([1, -1, 1, -1])).to(dtype)
+    weights[1, 1], weights[1, 2] = 1e30, 0.0
+    at = MatrixStep(0, 0, 0, 0, weights=weights)
+    found = SmallWeights(0.25, seed=0).select(torch.zeros_like(weights), at).mask
+    assert found.nonzero().tolist() == [[0, 1], [0, 3], [1, 2]]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"method": "mofo", "applies_to": "gradient"}, "applies_to: method 'mofo' leaves"),
+        ({"method": "small-weights", "applies_to": "gradient"}, "'small-weights' leaves entries"),
         ({"method": "mofo", "moments": "masked"}, "moments: mofo ranks .* found 'masked'"),
     ],
 )

@@ -122,7 +122,7 @@ def _trained(shape: "ModelShape", settings: TrainSettings) -> float:
 
 def _selected(shape: "ModelShape", settings: TrainSettings) -> float:
     """Return how many entries are ranked a step; a neighbour's share counts for collab."""
-    if settings.method in ("highest", "gmt", "mofo"):
+    if settings.method in ("highest", "gmt", "mofo", "small-weights"):
         return shape.mlp
     if settings.method == "collab":
         return shape.mlp * (1 + settings.k * NEIGHBOUR_SHARE)

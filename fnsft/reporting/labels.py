@@ -32,6 +32,7 @@ LABELS = {
     "highest": "Highest",
     "gmt": "GMT",
     "mofo": "MoFO",
+    "small-weights": "Small weights",
     "collab": "CollabMask",
     "random-update": "Random, whole update",
     "highest-update": "Highest, whole update",

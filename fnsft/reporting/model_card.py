@@ -29,6 +29,8 @@ METHODS = {
     "gradient over a window of batches (GMT; Li et al. 2025)",
     "mofo": "in each step the {share} of the entries of every MLP matrix with the largest momentum "
     "(MoFO; Chen et al. 2025)",
+    "small-weights": "in each step the {share} of the entries of every MLP matrix with the "
+    "smallest weight (as NanoAdam; Zhou et al. 2025)",
     "collab": "in each step the {share} of the entries of every MLP matrix with the largest "
     "gradient of a neuron and of those that fire together with it (CollabMask, 2026; "
     "affinity {affinity})",

@@ -30,6 +30,7 @@ from fnsft.masks.policies import (
     PackedMask,
     Policy,
     Random,
+    SmallWeights,
     draw_matrices,
 )
 from fnsft.masks.shards import local, shard_of
@@ -118,6 +119,8 @@ def build_policy(
             return Highest(settings.fraction, settings.seed)
         case "mofo":
             return Momentum(settings.fraction, settings.seed, settings.adam_beta1)
+        case "small-weights":
+            return SmallWeights(settings.fraction, settings.seed)
     raise AssertionError(f"method {settings.method!r} has no policy; see docs/adding-a-method.md")
 
 

@@ -7,9 +7,20 @@ from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
 # Methods with a share p of each matrix (hft: of the matrices).
-FractionMethod = Literal["random", "child-tuning-d", "hft", "highest", "gmt", "collab", "mofo"]
+FractionMethod = Literal[
+    "random",
+    "child-tuning-d",
+    "hft",
+    "highest",
+    "gmt",
+    "collab",
+    "mofo",
+    "small-weights",
+]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
+# Methods whose masks hold back the whole update, by their definition.
+UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights")
 # What networks do: to the forward pass, or to the update. The older words stand for the first.
 ForwardMode = Literal["lesion", "preserve"]
 MaskMode = Literal[ForwardMode, "train-only", "freeze", "key", "complement"]
@@ -69,7 +80,7 @@ class TrainSettings(Settings):
     applies_to: Literal["gradient", "update"] | None = setting(
         None,
         "the mask holds back the gradient, or the whole update; absent: the gradient, with hft, "
-        "mofo and networks the update",
+        "networks and the newer selectors the update",
     )
     moments: Literal["full", "masked", "frozen"] = setting(
         "full", "what Adam's moments see outside the mask (update)"
@@ -251,7 +262,7 @@ class TrainSettings(Settings):
 
     @property
     def _needs_update(self) -> bool:
-        return self.method in ("hft", "mofo") or self.trains_networks
+        return self.method in UPDATE_METHODS or self.trains_networks
 
     @property
     def _what(self) -> str:

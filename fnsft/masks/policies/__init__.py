@@ -8,6 +8,7 @@ from fnsft.masks.policies.highest import Highest
 from fnsft.masks.policies.momentum import Momentum
 from fnsft.masks.policies.network import Network
 from fnsft.masks.policies.random import Random
+from fnsft.masks.policies.small_weights import SmallWeights
 
 __all__ = [
     "Collab",
@@ -20,5 +21,6 @@ __all__ = [
     "PackedMask",
     "Policy",
     "Random",
+    "SmallWeights",
     "draw_matrices",
 ]
