@@ -32,6 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "highest": {"method": "highest", "fraction": 0.5, "mask_before_clipping": False},
     "gmt": {"method": "gmt", "fraction": 0.5, "window": 2},
     "mofo": {"method": "mofo", "fraction": 0.5},
+    "active-neurons": {"method": "active-neurons", "fraction": 0.3, "calibration_samples": 5},
     "small-weights": {"method": "small-weights", "fraction": 0.5, "moments": "frozen"},
     "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
     "train-only": TRAIN_ONLY,

@@ -76,10 +76,13 @@ class MethodEntry:
                 f"{where}: graph: needed if method is 'collab' alone, found {graph!r} "
                 f"with method {settings.get('method')!r}"
             )
-        if (networks is not None) != (settings.get("mask_mode") is not None):
+        # A polarity is the method's own where it ranks neurons, else that of networks.
+        of_networks = settings.get("method", "sft") in ("sft", "lora") and settings.get("polarity")
+        mode = settings.get("mask_mode") or of_networks or None
+        if (networks is not None) != (mode is not None):
             raise InputError(
                 f"{where}: networks: needed with a mask_mode alone, found {networks!r} "
-                f"with mask_mode {settings.get('mask_mode')!r}"
+                f"with mask_mode {mode!r}"
             )
         return cls(settings, graph, networks, mapping.get("earlier"))
 

@@ -93,7 +93,7 @@ class GradientMasker:
         return float(self._over_processes(np.array([squared], np.float32))[0])
 
     def masks_at(
-        self, step: int, state: Mapping[Parameter, Mapping[str, torch.Tensor]] | None = None
+        self, step: int, state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]] | None = None
     ) -> "StepMasks":
         """Return the masks of a step for :class:`~.optimizer.MaskedAdamW`, made when asked for.
 
@@ -147,7 +147,7 @@ class StepMasks:
     masker: GradientMasker
     step: int
     of_parameter: dict[Parameter, list[tuple[MLPMatrix, Shard]]]
-    state: Mapping[Parameter, Mapping[str, torch.Tensor]]
+    state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]]
 
     def get(self, parameter: Parameter) -> torch.Tensor | None:
         """Return the mask of what this process holds of a parameter, or None for one without.

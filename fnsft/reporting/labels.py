@@ -33,6 +33,8 @@ LABELS = {
     "gmt": "GMT",
     "mofo": "MoFO",
     "small-weights": "Small weights",
+    "active-neurons": "Active neurons",
+    "active-neurons-protect": "Active neurons protected",
     "collab": "CollabMask",
     "random-update": "Random, whole update",
     "highest-update": "Highest, whole update",

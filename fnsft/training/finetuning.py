@@ -21,14 +21,14 @@ from fnsft.artifacts.forward_masks import ForwardMask
 from fnsft.artifacts.manifest import StageRun
 from fnsft.artifacts.prompt_formats import read_prompt_format
 from fnsft.artifacts.training import Run, TrainingRecord
-from fnsft.config.stages import ForwardMode, TrainSettings
+from fnsft.config.stages import NEURON_METHODS, ForwardMode, TrainSettings
 from fnsft.data.audit import audit
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer, positions_of, stop_ids_of
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
-from fnsft.training import drawn_masks, networks, quantisation
+from fnsft.training import drawn_masks, drawn_neurons, networks, quantisation
 from fnsft.training.arguments import (
     accumulation,
     epoch_steps,
@@ -116,6 +116,7 @@ def fine_tune(
         require_shape(graph, model)
     of = structure_identity(settings, lineage)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
+    ranked = ranked_neurons(model, files, train.samples, settings, arguments, stage)
     trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
     if processes.is_main:
         require_room(files, trainer.model, settings)
@@ -123,7 +124,7 @@ def fine_tune(
     if form is not None and tokenizer.chat_template is None:
         tokenizer.chat_template = form.chat_template
     mask = apply_networks(trainer, settings, choice)
-    structure: Structure | None = choice if settings.trains_networks else graph
+    structure: Structure | None = ranked or (choice if settings.trains_networks else graph)
 
     def build(model: torch.nn.Module) -> GradientMasker | None:
         if not settings.masked or settings.compact:
@@ -174,6 +175,22 @@ def chosen_neurons(
             when = f"from epoch {epoch} on, " if epoch > 1 else ""
             for line in networks.described(chosen):
                 print(f"{settings.mask_mode}: {when}{line}", file=sys.stderr)
+    return choice
+
+
+def ranked_neurons(
+    model: PreTrainedModel,
+    files: RunFiles,
+    samples: Sequence[Encoded],
+    settings: TrainSettings,
+    arguments: TrainingArguments,
+    stage: StageRun,
+) -> NeuronChoice | None:
+    """Return the neurons that the method ranks highest, if it ranks any; note how many they are."""
+    if settings.method not in NEURON_METHODS:
+        return None
+    choice = drawn_neurons.read_or_draw(model, files.checkpoints, samples, settings, arguments)
+    stage.note(ranked_neurons=choice.counts[0])
     return choice
 
 

@@ -43,13 +43,13 @@ Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks of child-tunin
 
 
 def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
-    """Return what a method masks: the MLP's weights, for networks the biases too, or adapters.
+    """Return what a method masks: the MLP's weights, for neurons the biases too, or adapters.
 
     To the methods with a share p of every matrix a bias is no matrix.
     """
     if settings.method == "lora":
         return adapter_matrices(model)
-    return mlp_matrices(model) + (mlp_biases(model) if settings.trains_networks else [])
+    return mlp_matrices(model) + (mlp_biases(model) if settings.neuron_wise else [])
 
 
 def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
@@ -94,7 +94,7 @@ def build_policy(
 ) -> Policy:
     """Return the policy of a masked method; GMT is ``Highest`` on accumulated gradients."""
     device = local(matrices[0].parameter).device
-    if settings.trains_networks:
+    if settings.neuron_wise:
         assert isinstance(structure, NeuronChoice)
         epochs = [
             [layer.to(device) for layer in trained_neurons(settings, chosen)]
@@ -127,7 +127,7 @@ def build_policy(
 def trained_neurons(settings: TrainSettings, chosen: Sequence[np.ndarray]) -> list[torch.Tensor]:
     """Return, for each layer, which neurons train, bool [N]: the chosen ones, or all others."""
     listed = [torch.from_numpy(layer) for layer in chosen]
-    return listed if settings.mask_mode == "train-only" else [~layer for layer in listed]
+    return listed if settings.polarity == "train" else [~layer for layer in listed]
 
 
 def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity]:

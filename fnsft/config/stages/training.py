@@ -16,16 +16,24 @@ FractionMethod = Literal[
     "collab",
     "mofo",
     "small-weights",
+    "active-neurons",
 ]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 # Methods whose masks hold back the whole update, by their definition.
-UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights")
+UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons")
+# Methods that rank whole neurons of the untouched model, and let them train or protect them.
+NEURON_METHODS: tuple[str, ...] = ("active-neurons",)
+Polarity = Literal["train", "protect"]
+# Methods whose masks are drawn once, of the stage's first weights and its data.
+DRAWN_METHODS: tuple[str, ...] = ("child-tuning-d", *NEURON_METHODS)
 # What networks do: to the forward pass, or to the update. The older words stand for the first.
 ForwardMode = Literal["lesion", "preserve"]
 MaskMode = Literal[ForwardMode, "train-only", "freeze", "key", "complement"]
 FORWARD_MODES: tuple[str, ...] = get_args(ForwardMode)
 OLDER_WORDS = {"key": "lesion", "complement": "preserve"}
+# What masks on the update do to networks, in the word that all selectors of neurons share.
+POLARITIES: dict[str, Polarity] = {"train-only": "train", "freeze": "protect"}
 Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 
@@ -55,6 +63,16 @@ class TrainSettings(Settings):
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
     fisher_samples: int | None = setting(
         None, "samples whose Fisher information child-tuning-d ranks; all when absent", above=0
+    )
+    calibration_samples: int = setting(
+        500,
+        "samples that active-neurons looks at before the first step (ours)",
+        above=0,
+    )
+    polarity: Polarity | None = setting(
+        None,
+        "networks, and neurons that a method ranks highest: they alone train (train), or all "
+        "others do (protect); absent: train; for networks train-only and freeze say the same",
     )
     mask_mode: MaskMode | None = setting(
         None,
@@ -90,8 +108,8 @@ class TrainSettings(Settings):
     )
     unmasked: Literal["train", "freeze"] | None = setting(
         None,
-        "parameters without a mask: trained (2026) or frozen; absent: trained, with train-only "
-        "frozen",
+        "parameters without a mask: trained (2026) or frozen; absent: trained, with the polarity "
+        "train frozen",
     )
     compact: bool = setting(
         False,
@@ -197,6 +215,7 @@ class TrainSettings(Settings):
                 "moments: mofo ranks the momentum of the whole gradient, which 'full' keeps, found "
                 f"{self.moments!r}; leave it off"
             )
+        self._check_polarity()
         self._check_networks()
         self._check_compact()
         if self.quantise and self.method != "lora":
@@ -214,9 +233,9 @@ class TrainSettings(Settings):
                 raise InputError(
                     f"{name}: is about whole weights, found method 'lora'; leave it off"
                 )
-        if self.structure == "first" and self.method == "child-tuning-d":
+        if self.structure == "first" and self.method in DRAWN_METHODS:
             raise InputError(
-                "structure: child-tuning-d draws its masks from the stage's own data; use 'stage'"
+                f"structure: {self.method} draws its masks from the stage's own data; use 'stage'"
             )
         if self.quantise and self.dtype != "float32":
             raise InputError("dtype: a packed base keeps float32 elsewhere; leave it off")
@@ -256,6 +275,11 @@ class TrainSettings(Settings):
         return self.mask_mode is not None and self.forward_mode is None
 
     @property
+    def neuron_wise(self) -> bool:
+        """Whether a mask on the update holds whole neurons, with their biases."""
+        return self.trains_networks or self.method in NEURON_METHODS
+
+    @property
     def masked(self) -> bool:
         """Whether gradients or updates are masked."""
         return self.method in FRACTION_METHODS or self.trains_networks
@@ -272,7 +296,12 @@ class TrainSettings(Settings):
     def _resolve(self) -> None:
         """Put in what depends on other settings, and today's words for older ones."""
         mode = self.mask_mode and OLDER_WORDS.get(self.mask_mode, self.mask_mode)
+        if mode is None and self.polarity and self.method in ("sft", "lora"):
+            mode = next(word for word, of in POLARITIES.items() if of == self.polarity)
         object.__setattr__(self, "mask_mode", mode)
+        if self.polarity is None:
+            chosen = "train" if self.method in NEURON_METHODS else POLARITIES.get(mode or "")
+            object.__setattr__(self, "polarity", chosen)
         if self.fraction is None and self.method in FRACTION_METHODS:
             object.__setattr__(self, "fraction", 0.5)
         if self.affinity is None and self.method == "collab":
@@ -283,8 +312,23 @@ class TrainSettings(Settings):
             holds_back = "update" if self._needs_update else "gradient"
             object.__setattr__(self, "applies_to", holds_back)
         if self.unmasked is None:
-            rest = "freeze" if mode == "train-only" else "train"
+            rest = "freeze" if self.polarity == "train" else "train"
             object.__setattr__(self, "unmasked", rest)
+
+    def _check_polarity(self) -> None:
+        of_mode = POLARITIES.get(self.mask_mode or "")
+        if self.polarity is None or self.method in NEURON_METHODS:
+            return
+        if of_mode is None:
+            raise InputError(
+                "polarity: is about networks whose weights train or not, and methods that rank "
+                f"neurons, found {self._what}; leave it off"
+            )
+        if of_mode != self.polarity:
+            raise InputError(
+                f"polarity: mask_mode {self.mask_mode!r} says {of_mode!r}, found "
+                f"{self.polarity!r}; leave one of them off"
+            )
 
     def _check_networks(self) -> None:
         if self.trains_networks and self.method not in ("sft", "lora"):
