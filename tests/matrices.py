@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from fnsft.masks.affinity import Affinity, cluster_affinity, dense_affinity, knn_affinity
 from fnsft.masks.policies import (
     Collab,
+    Columns,
     Fixed,
     HalfFineTuning,
     Highest,
@@ -135,11 +136,17 @@ def fixed_masks(matrices: list[Matrix], fraction: float = 0.3) -> Fixed:
     return Fixed([PackedMask.of(mask) for mask in masks])
 
 
-def whole_policies(neurons: int) -> dict[str, Policy]:
-    """Policies that decide over matrices or neurons as a whole."""
+def whole_policies(neurons: int, width: int) -> dict[str, Policy]:
+    """Policies that decide over matrices, neurons or columns as a whole.
+
+    Of the columns those of the second layer lie as in matrices that are [in, out].
+    """
     rng = np.random.default_rng(3)
     trained = [torch.from_numpy(rng.random(neurons) < 0.4) for _ in range(2)]
+    inputs = (width, width, neurons, neurons, neurons, width)
+    columns = [torch.from_numpy(rng.random(n) < 0.4) for n in inputs]
     return {
+        "columns": Columns(columns, axes=(1, 1, 1, 0, 0, 0)),
         "hft": HalfFineTuning(draw_matrices([0, 0, 0, 1, 1, 1], 0.5, seed=1)),
         "network": Network(trained),
     }

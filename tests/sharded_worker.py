@@ -27,7 +27,7 @@ STEPS, BATCH, LENGTH = 20, 8, 24
 
 
 def policies(neurons: int) -> dict[str, Policy]:
-    return fractional_policies(neurons) | whole_policies(neurons)
+    return fractional_policies(neurons) | whole_policies(neurons, WIDTH)
 
 
 def cases() -> list[tuple[torch.dtype, bool]]:

@@ -58,7 +58,7 @@ def test_no_method_with_a_share_was_forgotten(method: str, repository: Path) -> 
     entries = yaml.safe_load((repository / "config.yaml").read_text())["methods"].values()
     assert method in {entry["method"] for entry in entries}, "config.yaml"
     assert f"| `{method}` |" in (repository / "README.md").read_text()
-    sources = [repository / f"fnsft/training/{name}.py" for name in ("masking", "drawn_neurons")]
+    sources = [repository / f"fnsft/training/{name}.py" for name in ("masking", "drawn_sets")]
     assert any(f'"{method}"' in source.read_text() for source in sources)
 
 

@@ -34,7 +34,7 @@ from fnsft.masks.telemetry import Telemetry
 
 NEURONS, WIDTH = 24, 10
 FRACTIONAL = fractional_policies(NEURONS)
-ALL = FRACTIONAL | whole_policies(NEURONS)
+ALL = FRACTIONAL | whole_policies(NEURONS, WIDTH)
 EACH_FRACTIONAL = pytest.mark.parametrize(("name", "policy"), FRACTIONAL.items(), ids=FRACTIONAL)
 EACH = pytest.mark.parametrize(("name", "policy"), ALL.items(), ids=ALL)
 
@@ -69,6 +69,9 @@ def test_every_policy_keeps_the_contract_of_a_binary_mask_with_an_exact_count(na
             assert counts == [round(0.3 * n)] * 6
         elif name == "hft":
             assert sorted(counts) == [0] * 3 + [n] * 3
+        elif name == "columns":
+            sizes = [n // part.numel() for part in policy.trained]
+            assert counts == [int(p.sum()) * s for p, s in zip(policy.trained, sizes, strict=True)]
         else:
             assert counts == [int(policy.trained[m.layer].sum()) * WIDTH for m in matrices]
 

@@ -103,7 +103,7 @@ def test_active_neurons_alone_train_or_are_protected_to_the_bit(
     moved = [not torch.equal(before[name], after[name]) for name in others]
     assert not any(moved) if polarity == "train" else any(moved)
     notes = json.loads((tmp_path / "run.manifest.json").read_text())["notes"]
-    assert notes["ranked_neurons"] == [count, count]
+    assert notes["ranked_highest"] == [count, count]
     assert read_training(tmp_path / "run").mask_pass_rate == pytest.approx(FRACTION, abs=0.01)
 
 

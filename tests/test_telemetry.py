@@ -40,7 +40,7 @@ NEURONS, WIDTH = 192, 80  # 15 blocks of sampled entries a matrix
 MATRICES = mlp_matrices(NEURONS, WIDTH)
 POLICIES: dict[str, Policy] = {
     **fractional_policies(NEURONS),
-    **whole_policies(NEURONS),
+    **whole_policies(NEURONS, WIDTH),
     "fixed": fixed_masks(MATRICES),
 }
 EACH = pytest.mark.parametrize("name", POLICIES)
@@ -63,7 +63,8 @@ def gradient_of(matrix: Matrix, step: int) -> torch.Tensor:
 def step_of(name: str, index: int, step: int) -> tuple[torch.Tensor, Selection]:
     """The gradient of a matrix at a step, and what the policy selects of it."""
     matrix = MATRICES[index]
-    at = MatrixStep(matrix.layer, matrix.neuron_axis, index, step)
+    weights = matrix.view(matrix.parameter.detach())
+    at = MatrixStep(matrix.layer, matrix.neuron_axis, index, step, weights=weights)
     gradient = gradient_of(matrix, step)
     return gradient, POLICIES[name].select(gradient, at)
 

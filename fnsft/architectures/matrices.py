@@ -31,6 +31,16 @@ class MLPMatrix:
     offset: int
     parameter: nn.Parameter
 
+    @property
+    def input_axis(self) -> int:
+        """The axis along which the weights of different inputs lie; no bias's."""
+        return self.neuron_axis if self.role == "down" else 1 - self.neuron_axis
+
+    @property
+    def n_inputs(self) -> int:
+        """How many inputs a weight matrix has: neurons in down, ``d_model`` in the others."""
+        return self.view(self.parameter).shape[self.input_axis]
+
     def view(self, tensor: Tensor) -> Tensor:
         """Return this matrix's part, sharing memory, of a tensor shaped like the parameter."""
         whole = tensor[:, None] if tensor.ndim == 1 else tensor

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
     require_whole_layers(settings, max(arguments.processes, processes.n))
     wanted = wanted_structure(arguments, settings)
     _require_networks(arguments.networks, settings)
+    _require_calibrated(arguments.calibration, settings)
     source = _source(arguments)
     model = local_model(arguments.model, arguments.model_revision)
     require_plain_start(model)
@@ -79,8 +80,10 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         output=arguments.output,
         networks=arguments.networks,
         replay=tuple(arguments.replay),
+        calibration=arguments.calibration,
     )
-    beside = (arguments.validation, arguments.registry, arguments.networks, *files.replay)
+    read = (arguments.validation, arguments.registry, arguments.networks, arguments.calibration)
+    beside = (*read, *files.replay)
     files.require_apart(*beside, given)
     require_ours(files.checkpoints)
     shared = arguments.processes > 1 and processes.n == 1
@@ -130,6 +133,8 @@ def _train(
         graph = read_structure(structure, settings, structure_identity(settings, lineage))
     if files.networks is not None:
         inputs["networks"] = files.networks
+    if files.calibration is not None:
+        inputs["calibration"] = files.calibration
     inputs |= {f"replay {number}": folder for number, folder in enumerate(files.replay, start=1)}
     resume_from = claim(files.checkpoints, settings, inputs, processes.is_main)
     files = dataclasses.replace(files, resume_from=resume_from)
@@ -228,6 +233,7 @@ def _words(
         "--output": files.output,
         "--checkpoints": files.checkpoints,
         "--networks": files.networks,
+        "--calibration": files.calibration,
         f"--{wanted}": structure if wanted else None,
         "--model-name": arguments.model_name,
         "--task": arguments.task,
@@ -257,6 +263,20 @@ def _identity(arguments: argparse.Namespace, settings: TrainSettings, lineage: "
         learning_rate=settings.learning_rate,
         sequence=lineage.sequence(arguments.task),
     )
+
+
+def _require_calibrated(folder: Path | None, settings: TrainSettings) -> None:
+    """Refuse samples that no score looks at, and a folder without any."""
+    from fnsft.artifacts.storage import existing
+
+    if folder is None:
+        return
+    if settings.method != "ssu" or settings.column_score != "wanda":
+        raise InputError(
+            f"--calibration: is about ssu with the score 'wanda', found method "
+            f"{settings.method!r}; leave it out"
+        )
+    existing(folder / "train.jsonl")
 
 
 def _require_networks(file: Path | None, settings: TrainSettings) -> None:

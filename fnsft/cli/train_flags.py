@@ -48,6 +48,13 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="prepared folders of earlier stages, of which replay_fraction is mixed in",
     )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="prepared folder of what is to be kept, whose training split ssu looks at (default: "
+        "the run's own)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the tuned model")
     parser.add_argument(
         "--checkpoints",

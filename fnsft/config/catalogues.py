@@ -58,17 +58,20 @@ class MethodEntry:
     """What a method's name stands for: its training settings, and what masks are made from.
 
     ``earlier`` is the method of the stages before the last one of a sequence; its own when absent.
+    ``calibration`` is the task whose samples ssu protects in a first stage; in later ones it
+    protects the stage before.
     """
 
     settings: dict[str, Any]
     graph: str | None = None
     networks: str | None = None
     earlier: str | None = None
+    calibration: str | None = None
 
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any], where: str) -> Self:
         """Split an entry into training settings and the names of other entries."""
-        names = ("graph", "networks", "earlier")
+        names = ("graph", "networks", "earlier", "calibration")
         settings = {k: v for k, v in mapping.items() if k not in names}
         graph, networks = mapping.get("graph"), mapping.get("networks")
         if (graph is not None) != (settings.get("method") == "collab"):
@@ -84,7 +87,14 @@ class MethodEntry:
                 f"{where}: networks: needed with a mask_mode alone, found {networks!r} "
                 f"with mask_mode {mode!r}"
             )
-        return cls(settings, graph, networks, mapping.get("earlier"))
+        calibration = mapping.get("calibration")
+        by_inputs = settings.get("column_score", "wanda") == "wanda"
+        if calibration is not None and (settings.get("method") != "ssu" or not by_inputs):
+            raise InputError(
+                f"{where}: calibration: is about method 'ssu' with the score 'wanda', found "
+                f"{calibration!r}; leave it out"
+            )
+        return cls(settings, graph, networks, mapping.get("earlier"), calibration)
 
 
 @dataclass(frozen=True)

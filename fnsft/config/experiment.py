@@ -327,6 +327,16 @@ class Experiment:
         """Return the name of the networks that a variant masks, or None."""
         return self.method(self._known_variants[variant].method).networks
 
+    def calibration_of(self, variant: str, before: str | None) -> str | None:
+        """Return the task that a variant protects: the stage's ``before``, else its entry's.
+
+        None where its own samples do, and where it looks at none.
+        """
+        settings = self._method_settings(self.method_of(variant))
+        if settings.method != "ssu" or settings.column_score != "wanda":
+            return None
+        return before or self.method(self.method_of(variant)).calibration
+
     def is_plain(self, variant: str) -> bool:
         """Return whether a variant's model folder holds all that the next stage begins with."""
         settings = self._method_settings(self.method_of(variant))
@@ -515,6 +525,8 @@ class Experiment:
                 self.networks(self.table(name).networks)
         for name, variant in self._known_variants.items():
             self.training(name, seed=0)
+            if protected := self.method(variant.method).calibration:
+                self.task(protected)
             if earlier := self.method(variant.method).earlier:
                 self._check_earlier(variant.method, earlier)
             if graph := self.graph_of(name):

@@ -42,6 +42,8 @@ def needs_of(experiment: Experiment) -> Needs:
             continue
         models |= dict.fromkeys(selection.models)
         tasks |= dict.fromkeys([selection.task])
+        for method in (*selection.methods, *selection.controls):
+            tasks |= dict.fromkeys(filter(None, [experiment.method(method).calibration]))
         for networks in _networks(experiment, catalogue, name):
             tasks |= dict.fromkeys(experiment.networks_tasks(networks, selection.task))
         sequence, suites = _asked(experiment, catalogue, name)

@@ -78,6 +78,10 @@ def build_schema() -> dict[str, Any]:
         "type": "string",
         "description": "entry of methods for the stages before the last one of a sequence",
     }
+    method["properties"]["calibration"] = {
+        "type": "string",
+        "description": "entry of tasks whose samples ssu protects in a first stage",
+    }
     benchmark = _object("a benchmark", Benchmark, BenchmarkEntry)
     properties = {
         "experiment": {"type": "string", "description": "folder below results/"},

@@ -22,6 +22,7 @@ class RunFiles:
     output: Path
     networks: Path | None = None
     replay: tuple[Path, ...] = ()
+    calibration: Path | None = None
     resume_from: Path | None = None
 
     @property

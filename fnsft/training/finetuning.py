@@ -21,14 +21,14 @@ from fnsft.artifacts.forward_masks import ForwardMask
 from fnsft.artifacts.manifest import StageRun
 from fnsft.artifacts.prompt_formats import read_prompt_format
 from fnsft.artifacts.training import Run, TrainingRecord
-from fnsft.config.stages import NEURON_METHODS, ForwardMode, TrainSettings
+from fnsft.config.stages import NEURON_METHODS, RANKED_METHODS, ForwardMode, TrainSettings
 from fnsft.data.audit import audit
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer, positions_of, stop_ids_of
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
-from fnsft.training import drawn_masks, drawn_neurons, networks, quantisation
+from fnsft.training import drawn_masks, drawn_sets, networks, quantisation
 from fnsft.training.arguments import (
     accumulation,
     epoch_steps,
@@ -51,7 +51,7 @@ from fnsft.training.masking import (
     require_shape,
     trained_neurons,
 )
-from fnsft.training.networks import NeuronChoice
+from fnsft.training.networks import ColumnChoice, NeuronChoice
 from fnsft.training.processes import Processes
 from fnsft.training.replay import with_replay
 from fnsft.training.run_table import run_lines, stage_in_words
@@ -116,7 +116,9 @@ def fine_tune(
         require_shape(graph, model)
     of = structure_identity(settings, lineage)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
-    ranked = ranked_neurons(model, files, train.samples, settings, arguments, stage)
+    source = files.calibration
+    split = load_split(source / "train.jsonl", tokenizer, *limits) if source else train
+    ranked = ranked_sets(model, files, split.samples, settings, arguments, stage)
     trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
     if processes.is_main:
         require_room(files, trainer.model, settings)
@@ -178,20 +180,25 @@ def chosen_neurons(
     return choice
 
 
-def ranked_neurons(
+def ranked_sets(
     model: PreTrainedModel,
     files: RunFiles,
     samples: Sequence[Encoded],
     settings: TrainSettings,
     arguments: TrainingArguments,
     stage: StageRun,
-) -> NeuronChoice | None:
-    """Return the neurons that the method ranks highest, if it ranks any; note how many they are."""
-    if settings.method not in NEURON_METHODS:
+) -> NeuronChoice | ColumnChoice | None:
+    """Return the neurons or columns that the method ranks highest, if it ranks any.
+
+    How many they are, a layer or a matrix, is noted.
+    """
+    if settings.method not in RANKED_METHODS:
         return None
-    choice = drawn_neurons.read_or_draw(model, files.checkpoints, samples, settings, arguments)
-    stage.note(ranked_neurons=choice.counts[0])
-    return choice
+    sets = drawn_sets.read_or_draw(model, files.checkpoints, samples, settings, arguments)
+    stage.note(ranked_highest=[int(chosen.sum()) for chosen in sets])
+    if settings.method in NEURON_METHODS:
+        return NeuronChoice("intermediate", [sets])
+    return ColumnChoice(sets)
 
 
 def make_trainer(

@@ -22,6 +22,7 @@ from fnsft.masks.affinity import (
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import (
     Collab,
+    Columns,
     Fixed,
     HalfFineTuning,
     Highest,
@@ -35,10 +36,10 @@ from fnsft.masks.policies import (
 )
 from fnsft.masks.shards import local, shard_of
 from fnsft.masks.telemetry import Telemetry
-from fnsft.training.networks import NeuronChoice
+from fnsft.training.networks import ColumnChoice, NeuronChoice
 
 Graph = CollaborationGraph | DenseGraph | Clusters  # what neighbours are read from
-Structure = Graph | NeuronChoice
+Structure = Graph | NeuronChoice | ColumnChoice
 Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks of child-tuning-d
 
 
@@ -102,6 +103,10 @@ def build_policy(
         ]
         starts = [epoch_steps * number for number in range(1, len(epochs))]
         return Network(epochs[0], starts, epochs[1:])
+    if isinstance(structure, ColumnChoice):
+        columns = [torch.from_numpy(part).to(device) for part in structure.columns]
+        trained = columns if settings.polarity == "train" else [~part for part in columns]
+        return Columns(trained, [matrix.input_axis for matrix in matrices])
     assert settings.fraction is not None
     match settings.method:
         case "random":
@@ -112,7 +117,7 @@ def build_policy(
         case "child-tuning-d":
             return Fixed(draw(matrices))
         case "collab":
-            assert structure is not None and not isinstance(structure, NeuronChoice)
+            assert isinstance(structure, Graph)
             on_device = [part.to(device) for part in build_affinities(settings, structure)]
             return Collab(settings.fraction, settings.seed, settings.lam, on_device)
         case "highest" | "gmt":

@@ -42,6 +42,13 @@ class NeuronChoice:
         return [[int(layer.sum()) for layer in layers] for layers in self.epochs]
 
 
+@dataclass(frozen=True, eq=False)
+class ColumnChoice:
+    """Columns of every MLP matrix, by its index: a bool vector over its inputs."""
+
+    columns: list[np.ndarray]
+
+
 def choose_neurons(templates: Templates, settings: TrainSettings) -> NeuronChoice:
     """Return the channels that the run's settings name, or as many random ones.
 

@@ -5,7 +5,7 @@ import torch
 
 from fnsft.artifacts.storage import size_in_words
 from fnsft.artifacts.training import Run
-from fnsft.config.stages import FRACTION_METHODS, NEURON_METHODS, TrainSettings
+from fnsft.config.stages import FRACTION_METHODS, RANKED_METHODS, TrainSettings
 from fnsft.data.tokens import EncodedSplit
 from fnsft.training.arguments import accumulation, samples_a_step, total_steps
 from fnsft.training.files import RunFiles
@@ -94,8 +94,9 @@ def method_in_words(settings: TrainSettings) -> str:
     if settings.method in FRACTION_METHODS:
         what = "gradients" if settings.applies_to == "gradient" else "updates"
         words += f", {settings.fraction:.0%} of every MLP matrix ({what} are masked)"
-    if settings.method in NEURON_METHODS:
-        words += f", neurons ranked highest: {settings.polarity}"
+    if settings.method in RANKED_METHODS:
+        what = "neurons" if settings.neuron_wise else f"columns by {settings.column_score}"
+        words += f", highest {what}: {settings.polarity}"
     if settings.affinity:
         words += f", affinity {settings.affinity}"
     if settings.method == "lora":

@@ -47,6 +47,14 @@ def replayed(wildcards):
     ]
 
 
+def calibrated(wildcards):
+    """The training split of what a variant protects, if it looks at any: none or one."""
+    stages = StageModel.of(wildcards.model).stages
+    before = stages[-1][0] if stages else None
+    task = EXPERIMENT.calibration_of(wildcards.variant, before)
+    return [TRAIN_SPLIT.format(task=task, seed=wildcards.seed)] if task else []
+
+
 def structure_flags(wildcards, input):
     """What a variant's masks are made from, as flags."""
     clusters = EXPERIMENT.reads_clusters(wildcards.variant)

@@ -10,6 +10,7 @@ rule train:
         graph=graph_file,
         networks=networks_file,
         replay=replayed,
+        calibration=calibrated,
     output:
         directory(results(f"runs/{RUN}")),
     log:
@@ -28,6 +29,9 @@ rule train:
             ["--replay"] * bool(input.replay)
             + [str(Path(file).parent) for file in input.replay]
         ),
+        calibration=lambda wildcards, input: " ".join(
+            f"--calibration {Path(file).parent}" for file in input.calibration
+        ),
         base=lambda wildcards: StageModel.of(wildcards.model).base,
         method=lambda wildcards: EXPERIMENT.method_of(wildcards.variant),
         checkpoints=f"checkpoints/{EXPERIMENT.name}/{RUN}",
@@ -36,7 +40,7 @@ rule train:
     # In the shell's place: told to end with all others, a shell would end before the checkpoint.
     shell:
         "exec fnsft train --model {input.model} --data {params.data} {params.structure} "
-        "{params.replay} --output {output} --checkpoints {params.checkpoints} "
+        "{params.replay} {params.calibration} --output {output} --checkpoints {params.checkpoints} "
         "--model-name {params.base} --task {wildcards.task} "
         "--method-name {params.method} --processes {resources.gpu} {params.stage[0]} 2> {log}"
 

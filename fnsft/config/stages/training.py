@@ -17,16 +17,19 @@ FractionMethod = Literal[
     "mofo",
     "small-weights",
     "active-neurons",
+    "ssu",
 ]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 # Methods whose masks hold back the whole update, by their definition.
-UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons")
+UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons", "ssu")
 # Methods that rank whole neurons of the untouched model, and let them train or protect them.
 NEURON_METHODS: tuple[str, ...] = ("active-neurons",)
+# The same of these, and of columns.
+RANKED_METHODS: tuple[str, ...] = (*NEURON_METHODS, "ssu")
 Polarity = Literal["train", "protect"]
 # Methods whose masks are drawn once, of the stage's first weights and its data.
-DRAWN_METHODS: tuple[str, ...] = ("child-tuning-d", *NEURON_METHODS)
+DRAWN_METHODS: tuple[str, ...] = ("child-tuning-d", *RANKED_METHODS)
 # What networks do: to the forward pass, or to the update. The older words stand for the first.
 ForwardMode = Literal["lesion", "preserve"]
 MaskMode = Literal[ForwardMode, "train-only", "freeze", "key", "complement"]
@@ -66,13 +69,17 @@ class TrainSettings(Settings):
     )
     calibration_samples: int = setting(
         500,
-        "samples that active-neurons looks at before the first step (ours)",
+        "samples that active-neurons and ssu look at before the first step (ours; ssu's there)",
         above=0,
+    )
+    column_score: Literal["wanda", "magnitude", "random"] = setting(
+        "wanda", "how ssu ranks columns; the last two are its controls"
     )
     polarity: Polarity | None = setting(
         None,
-        "networks, and neurons that a method ranks highest: they alone train (train), or all "
-        "others do (protect); absent: train; for networks train-only and freeze say the same",
+        "networks, and neurons or columns that a method ranks highest: they alone train (train), "
+        "or all others do (protect); absent: train, with ssu protect; for networks train-only and "
+        "freeze say the same",
     )
     mask_mode: MaskMode | None = setting(
         None,
@@ -300,8 +307,8 @@ class TrainSettings(Settings):
             mode = next(word for word, of in POLARITIES.items() if of == self.polarity)
         object.__setattr__(self, "mask_mode", mode)
         if self.polarity is None:
-            chosen = "train" if self.method in NEURON_METHODS else POLARITIES.get(mode or "")
-            object.__setattr__(self, "polarity", chosen)
+            own = {"ssu": "protect"} | dict.fromkeys(NEURON_METHODS, "train")
+            object.__setattr__(self, "polarity", own.get(self.method) or POLARITIES.get(mode or ""))
         if self.fraction is None and self.method in FRACTION_METHODS:
             object.__setattr__(self, "fraction", 0.5)
         if self.affinity is None and self.method == "collab":
@@ -317,7 +324,9 @@ class TrainSettings(Settings):
 
     def _check_polarity(self) -> None:
         of_mode = POLARITIES.get(self.mask_mode or "")
-        if self.polarity is None or self.method in NEURON_METHODS:
+        if self.column_score != "wanda" and self.method != "ssu":
+            raise InputError(f"column_score: is about ssu, found {self._what}; leave it off")
+        if self.polarity is None or self.method in RANKED_METHODS:
             return
         if of_mode is None:
             raise InputError(

@@ -1,6 +1,7 @@
 """Policies: one module a method, each of which keeps the contract (:mod:`.contract`)."""
 
 from fnsft.masks.policies.collab import Collab
+from fnsft.masks.policies.columns import Columns
 from fnsft.masks.policies.contract import MatrixStep, Policy
 from fnsft.masks.policies.fixed import Fixed, PackedMask
 from fnsft.masks.policies.hft import HalfFineTuning, draw_matrices
@@ -12,6 +13,7 @@ from fnsft.masks.policies.small_weights import SmallWeights
 
 __all__ = [
     "Collab",
+    "Columns",
     "Fixed",
     "HalfFineTuning",
     "Highest",
