@@ -34,6 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "mofo": {"method": "mofo", "fraction": 0.5},
     "active-neurons": {"method": "active-neurons", "fraction": 0.3, "calibration_samples": 5},
     "ssu": {"method": "ssu", "fraction": 0.5, "calibration_samples": 5},
+    "lift": {"method": "lift", "fraction": 0.3, "lift_rank": 4},
     "small-weights": {"method": "small-weights", "fraction": 0.5, "moments": "frozen"},
     "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
     "train-only": TRAIN_ONLY,

@@ -2,13 +2,16 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from matrices import Matrix, mlp_matrices
+from runs import train, weights
 from torch.nn import Parameter
 
 from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
+from fnsft.masks.low_rank import low_rank_magnitudes
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
 from fnsft.masks.policies import Highest, MatrixStep, Momentum, Policy, SmallWeights
@@ -95,6 +98,33 @@ def test_the_smallest_weights_are_told_apart_to_the_last_bit(dtype):
     at = MatrixStep(0, 0, 0, 0, weights=weights)
     found = SmallWeights(0.25, seed=0).select(torch.zeros_like(weights), at).mask
     assert found.nonzero().tolist() == [[0, 1], [0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("shape", [(20, 33), (33, 20)])
+@pytest.mark.parametrize("rank", [1, 5, 19, 20, 400])
+def test_low_rank_magnitudes_are_those_of_the_truncated_svd(shape, rank):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = np.linalg.svd(weight.double().numpy(), full_matrices=False)
+    expected = abs((u[:, :rank] * s[:rank]) @ v[:rank])
+    np.testing.assert_allclose(low_rank_magnitudes(weight, rank), expected, atol=2e-5)
+
+
+def test_lift_moves_the_largest_entries_of_the_low_rank_part_in_all_steps(
+    tiny_model_dir, data, tmp_path
+):
+    settings = {"method": "lift", "fraction": FRACTION, "lift_rank": 3, "epochs": 3}
+    assert train(tiny_model_dir, data, tmp_path / "run", weight_decay=0.1, **settings) == 0
+    before, after = weights(tiny_model_dir), weights(tmp_path / "run")
+    names = [name for name in before if ".mlp." in name and before[name].ndim == 2]
+    assert len(names) == 6
+    for name in names:
+        moved = before[name] != after[name]
+        assert int(moved.sum()) == round(FRACTION * moved.numel())
+        u, s, v = np.linalg.svd(before[name].double().numpy(), full_matrices=False)
+        part = torch.from_numpy(abs((u[:, :3] * s[:3]) @ v[:3]))
+        # Rounding may swap entries at the threshold.
+        assert int((moved ^ largest(part)).sum()) <= 2
+        assert int((moved ^ largest(before[name].abs())).sum()) > 20, "no plain magnitude"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ LABELS = {
     "gmt": "GMT",
     "mofo": "MoFO",
     "small-weights": "Small weights",
+    "lift": "LIFT",
     "ssu": "SSU",
     "ssu-magnitude": "SSU, magnitude",
     "ssu-random": "SSU, random columns",

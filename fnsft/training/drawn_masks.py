@@ -1,15 +1,22 @@
-"""Child-Tuning-D's masks: drawn once before the first step, and kept for runs that resume."""
+"""Masks that are drawn once before the first step, and kept for runs that resume.
+
+Child-Tuning-D's are drawn by all processes together, since gradients are sharded as the model is;
+LIFT's by one, of the whole matrices, before that.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel, TrainingArguments
 
-from fnsft.architectures import MLPMatrix
+from fnsft.architectures import MLPMatrix, mlp_matrices
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
+from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded
 from fnsft.masks.fisher import summed_squares
+from fnsft.masks.low_rank import low_rank_magnitudes
 from fnsft.masks.policies import MatrixStep, PackedMask
 from fnsft.masks.shards import local, shard_of
 
@@ -33,6 +40,26 @@ def draw_masks(
         at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 0, shard_of(matrix))
         masks.append(PackedMask.of(at.top(information.pop(0), fraction, seed).mask))
     return masks
+
+
+def draw_low_rank(
+    model: PreTrainedModel, folder: Path, settings: TrainSettings, arguments: TrainingArguments
+) -> None:
+    """Have the main process write LIFT's masks: the largest entries of rank ``lift_rank``.
+
+    The published runs draw them anew every 400 steps (with one small model every 10), which is more
+    than the papers' runs have here; once is ours.
+    """
+    assert settings.fraction is not None
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0 and not (folder / FILE_NAME).exists():
+            model.to(arguments.device)
+            matrices, masks = mlp_matrices(model), []
+            for matrix in tqdm(matrices, desc="low rank", unit="matrix", disable=None):
+                score = low_rank_magnitudes(matrix.view(matrix.parameter), settings.lift_rank)
+                at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 0)
+                masks.append(PackedMask.of(at.top(score, settings.fraction, settings.seed).mask))
+            write_masks(folder, matrices, masks, main=True)
 
 
 def write_masks(

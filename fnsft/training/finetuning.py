@@ -118,6 +118,8 @@ def fine_tune(
     choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
     source = files.calibration
     split = load_split(source / "train.jsonl", tokenizer, *limits) if source else train
+    if settings.method == "lift":
+        drawn_masks.draw_low_rank(model, files.checkpoints, settings, arguments)
     ranked = ranked_sets(model, files, split.samples, settings, arguments, stage)
     trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
     if processes.is_main:
@@ -261,8 +263,8 @@ def drawn(
     processes: Processes,
     matrices: Sequence[MLPMatrix],
 ) -> list[PackedMask]:
-    """Return Child-Tuning-D's masks: of the untouched model, or those of the interrupted run."""
-    if files.resume_from is not None:
+    """Return the masks that were drawn before, or draw Child-Tuning-D's of the untouched model."""
+    if files.resume_from is not None or trainer.settings.method == "lift":
         return drawn_masks.read_masks(files.checkpoints, matrices)
     settings = trainer.settings
     assert settings.fraction is not None and trainer.model is not None

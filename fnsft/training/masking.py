@@ -40,7 +40,7 @@ from fnsft.training.networks import ColumnChoice, NeuronChoice
 
 Graph = CollaborationGraph | DenseGraph | Clusters  # what neighbours are read from
 Structure = Graph | NeuronChoice | ColumnChoice
-Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks of child-tuning-d
+Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks that are drawn once
 
 
 def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
@@ -114,7 +114,7 @@ def build_policy(
         case "hft":
             layers = [matrix.layer for matrix in matrices]
             return HalfFineTuning(draw_matrices(layers, settings.fraction, settings.seed))
-        case "child-tuning-d":
+        case "child-tuning-d" | "lift":
             return Fixed(draw(matrices))
         case "collab":
             assert isinstance(structure, Graph)

@@ -18,18 +18,19 @@ FractionMethod = Literal[
     "small-weights",
     "active-neurons",
     "ssu",
+    "lift",
 ]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 # Methods whose masks hold back the whole update, by their definition.
-UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons", "ssu")
+UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons", "ssu", "lift")
 # Methods that rank whole neurons of the untouched model, and let them train or protect them.
 NEURON_METHODS: tuple[str, ...] = ("active-neurons",)
 # The same of these, and of columns.
 RANKED_METHODS: tuple[str, ...] = (*NEURON_METHODS, "ssu")
 Polarity = Literal["train", "protect"]
 # Methods whose masks are drawn once, of the stage's first weights and its data.
-DRAWN_METHODS: tuple[str, ...] = ("child-tuning-d", *RANKED_METHODS)
+DRAWN_METHODS: tuple[str, ...] = ("child-tuning-d", "lift", *RANKED_METHODS)
 # What networks do: to the forward pass, or to the update. The older words stand for the first.
 ForwardMode = Literal["lesion", "preserve"]
 MaskMode = Literal[ForwardMode, "train-only", "freeze", "key", "complement"]
@@ -71,6 +72,9 @@ class TrainSettings(Settings):
         500,
         "samples that active-neurons and ssu look at before the first step (ours; ssu's there)",
         above=0,
+    )
+    lift_rank: int = setting(
+        128, "rank of lift's approximation (128 with 8B models: Liu et al. 2025)", above=0
     )
     column_score: Literal["wanda", "magnitude", "random"] = setting(
         "wanda", "how ssu ranks columns; the last two are its controls"
