@@ -35,6 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "active-neurons": {"method": "active-neurons", "fraction": 0.3, "calibration_samples": 5},
     "ssu": {"method": "ssu", "fraction": 0.5, "calibration_samples": 5},
     "lift": {"method": "lift", "fraction": 0.3, "lift_rank": 4},
+    "collab-static": {"method": "collab-static", "fraction": 0.3, "calibration_samples": 5},
     "small-weights": {"method": "small-weights", "fraction": 0.5, "moments": "frozen"},
     "collab": {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5},
     "train-only": TRAIN_ONLY,
@@ -81,6 +82,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     tiny_model_dir: Path,
     data: Path,
     graph: Path,
+    clusters: Path,
     networks: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,6 +91,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     settings = RUNS[name]
     if settings.get("method") == "collab":
         settings = settings | {"graph": graph}
+    if settings.get("method") == "collab-static":
+        settings = settings | {"clusters": clusters}
     if settings.get("mask_mode"):
         settings = settings | {"networks": networks}
     if settings.get("quantise"):

@@ -10,11 +10,14 @@ import torch
 from runs import NETWORKS, train, weights
 from transformers import AutoModelForCausalLM
 
+from fnsft.architectures import mlp_matrices
+from fnsft.artifacts.clusters import read_clusters
 from fnsft.artifacts.training import read_training
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.errors import InputError
-from fnsft.masks.ranking import highest, ranked_count
+from fnsft.masks.gradients import neuron_gradients
+from fnsft.masks.ranking import highest, highest_clusters, ranked_count
 from fnsft.neurons.strength import mean_activations
 
 N, FRACTION = 64, 0.3
@@ -144,3 +147,85 @@ def test_protected_networks_stay_to_the_bit_by_their_polarity_alone(
 def test_a_selector_of_neurons_refuses_what_it_cannot_be(given, message) -> None:
     with pytest.raises(InputError, match=message):
         TrainSettings(**given)
+
+
+def slow_gradients(model: Any, samples: list[Encoded]) -> np.ndarray:
+    """The mean |gradient| of every neuron's weights, [layers, N], of the summed loss."""
+    model.zero_grad()
+    for sample in samples:
+        logits = model(torch.tensor([sample.ids])).logits[0].log_softmax(-1)
+        first = len(sample.prompt_ids)
+        loss = -sum(logits[p - 1, sample.ids[p]] for p in range(first, len(sample.ids)))
+        loss.backward()
+    found = []
+    for layer in model.model.layers:
+        parts = [getattr(layer.mlp, f"{role}_proj").weight.grad for role in ("gate", "up", "down")]
+        rows = torch.cat([parts[0], parts[1], parts[2].T], dim=1).double().abs()
+        found.append([float(sum(row) / len(row)) for row in rows])
+    return np.array(found)
+
+
+def test_a_neuron_s_gradient_is_the_mean_over_its_weights_and_leaves_the_model_alone(
+    loaded,
+) -> None:
+    model, samples = loaded
+    model.train()
+    model.model.norm.weight.requires_grad_(False)
+    found = neuron_gradients(model, mlp_matrices(model), samples[:5])
+    assert model.training and all(p.grad is None for p in model.parameters())
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["model.norm.weight"]
+    np.testing.assert_allclose(np.stack(found), slow_gradients(model, samples[:5]), rtol=1e-3)
+
+
+def nearest_prefix(scores: np.ndarray, labels: np.ndarray, count: int) -> set[int]:
+    """Whole clusters in order of their mean, as many as come nearest to the count."""
+    names = [f"own {i}" if label < 0 else int(label) for i, label in enumerate(labels)]
+    members = {name: [i for i, n in enumerate(names) if n == name] for name in names}
+    order = sorted(members, key=lambda name: -np.mean(scores[members[name]]))
+    prefixes = [
+        {i for name in order[:taken] for i in members[name]} for taken in range(1, len(order))
+    ]
+    return min(prefixes, key=lambda prefix: abs(len(prefix) - count))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clusters_are_taken_whole_and_come_as_near_as_they_can(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.integers(-1, 6, 40), rng.random(40)
+    for count in range(41):
+        found = set(np.flatnonzero(highest_clusters(scores, labels, count)))
+        assert found == nearest_prefix(scores, labels, count)
+
+
+def test_of_equal_clusters_the_first_is_taken_and_never_all_or_none() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    for count, expected in ((0, 3), (3, 3), (4, 3), (5, 5), (6, 5)):
+        assert np.flatnonzero(highest_clusters(np.ones(6), labels, count)).tolist() == list(
+            range(expected)
+        )
+
+
+@pytest.mark.parametrize("polarity", ["train", "protect"])
+def test_the_clusters_of_highest_gradient_train_or_are_protected(
+    tiny_model_dir: Path, data: Path, clusters: Path, tmp_path: Path, loaded, polarity: str
+) -> None:
+    settings = {"method": "collab-static", "fraction": FRACTION, "calibration_samples": 9}
+    settings |= {"clusters": clusters, "polarity": polarity, "weight_decay": 0.1, "epochs": 2}
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings) == 0
+    before, after = weights(tiny_model_dir), weights(tmp_path / "run")
+    model, samples = loaded
+    scores, parts = slow_gradients(model, samples[:9]), read_clusters(clusters).layers
+    for layer, part in enumerate(parts):
+        count = ranked_count(N, FRACTION, polarity)
+        ranked = nearest_prefix(scores[layer], part.labels, count)
+        trained = ranked if polarity == "train" else set(range(N)) - ranked
+        assert 0 < len(trained) < N
+        assert moved_neurons(before, after, layer) == [trained, trained]
+
+
+def test_static_clusters_are_made_of_the_training_samples_when_none_are_given(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = {"method": "collab-static", "fraction": 0.5, "calibration_samples": 4}
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings) == 0
+    assert (tmp_path / "run" / "clusters.safetensors").is_file()

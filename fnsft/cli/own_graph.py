@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fnsft.config.stages import (
-    CLUSTER_AFFINITIES,
     CaptureSettings,
     ClusterSettings,
     ProjectSettings,
@@ -26,9 +25,7 @@ SOURCES = ("graph", "clusters")
 
 def wanted_structure(arguments: argparse.Namespace, settings: TrainSettings) -> str | None:
     """Return which file the method reads (graph, clusters), or none; refuse others."""
-    wanted = None
-    if settings.method == "collab":
-        wanted = "clusters" if settings.affinity in CLUSTER_AFFINITIES else "graph"
+    wanted = settings.wanted_structure
     what = f"method {settings.method!r}"
     what += f" with affinity {settings.affinity!r}" if settings.affinity else ""
     for structure in SOURCES:
@@ -42,7 +39,7 @@ def read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph":
     from fnsft.artifacts.clusters import read_clusters
     from fnsft.artifacts.graphs import open_dense_graph, read_graph
 
-    if settings.affinity in CLUSTER_AFFINITIES:
+    if settings.wanted_structure == "clusters":
         return read_clusters(path, model)
     return (
         open_dense_graph(path, model) if settings.affinity == "dense" else read_graph(path, model)
@@ -64,7 +61,7 @@ def make_graph(files: "RunFiles", settings: TrainSettings) -> Path:
 
     folder = files.checkpoints / GRAPH_FOLDER
     graph, clusters = folder / "graph.safetensors", folder / "clusters.safetensors"
-    wanted = clusters if settings.affinity in CLUSTER_AFFINITIES else graph
+    wanted = clusters if settings.wanted_structure == "clusters" else graph
     # Until the folder is claimed, a graph in it may be another run's.
     if is_claimed(files.checkpoints) and manifest_path(wanted).is_file():
         print(f"{wanted}: made before", file=sys.stderr)

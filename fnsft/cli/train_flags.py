@@ -32,7 +32,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clusters",
         type=Path,
-        help="clusters (collab with affinity cluster, cluster-shuffled); absent: made first too",
+        help="clusters (collab-static; collab with affinity cluster, cluster-shuffled); absent: "
+        "made first too",
     )
     parser.add_argument(
         "--networks",

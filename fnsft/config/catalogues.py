@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from fnsft.config.presets import TaskPreset
 from fnsft.config.settings import Settings, setting
-from fnsft.config.stages import FigureKind, TableKind
+from fnsft.config.stages import GRAPH_METHODS, FigureKind, TableKind
 from fnsft.errors import InputError
 
 
@@ -74,9 +74,9 @@ class MethodEntry:
         names = ("graph", "networks", "earlier", "calibration")
         settings = {k: v for k, v in mapping.items() if k not in names}
         graph, networks = mapping.get("graph"), mapping.get("networks")
-        if (graph is not None) != (settings.get("method") == "collab"):
+        if (graph is not None) != (settings.get("method") in GRAPH_METHODS):
             raise InputError(
-                f"{where}: graph: needed if method is 'collab' alone, found {graph!r} "
+                f"{where}: graph: needed if method is 'collab' or 'collab-static', found {graph!r} "
                 f"with method {settings.get('method')!r}"
             )
         # A polarity is the method's own where it ranks neurons, else that of networks.

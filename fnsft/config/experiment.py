@@ -29,7 +29,6 @@ from fnsft.config.catalogues import (
 from fnsft.config.names import GRAPH, NAME, NULL, TWIN, StageModel, Variant
 from fnsft.config.settings import Settings, fields_of, nearest
 from fnsft.config.stages import (
-    CLUSTER_AFFINITIES,
     FRACTION_METHODS,
     AgreeSettings,
     AnswerSettings,
@@ -320,8 +319,7 @@ class Experiment:
 
     def reads_clusters(self, variant: str) -> bool:
         """Return whether a variant reads its graph's clusters instead of the graph."""
-        method = self._known_variants[variant].method
-        return self.method(method).settings.get("affinity") in CLUSTER_AFFINITIES
+        return self._method_settings(self.method_of(variant)).wanted_structure == "clusters"
 
     def networks_of(self, variant: str) -> str | None:
         """Return the name of the networks that a variant masks, or None."""
@@ -585,7 +583,7 @@ class Experiment:
                 f"dense: {str(affinity == 'dense').lower()}; graphs.{graph} is another"
             )
         k = settings.get("k", TrainSettings.k) if variant.k is None else variant.k
-        if affinity in CLUSTER_AFFINITIES:
+        if self._method_settings(variant.method).wanted_structure == "clusters":
             k = self.cluster().k
         if affinity != "dense" and k > project.k_max:
             raise InputError(

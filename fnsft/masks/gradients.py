@@ -1,14 +1,16 @@
 """Gradients of the completions' loss, outside of any trainer.
 
-Shapes: S samples of one pass, L tokens of the longest, V tokens of the vocabulary.
+Shapes: S samples of one pass, L tokens of the longest, V tokens of the vocabulary, N neurons.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from fnsft.architectures import MLPMatrix
 from fnsft.data.tokens import IGNORED, Encoded
 from fnsft.errors import InputError
 
@@ -48,3 +50,32 @@ def accumulate_gradients(model: torch.nn.Module, batch: Sequence[Encoded]) -> No
                 f"expected a finite loss, found {loss.item()}; check the model's weights"
             )
         loss.backward()
+
+
+def neuron_gradients(
+    model: torch.nn.Module, matrices: Sequence[MLPMatrix], samples: Sequence[Encoded]
+) -> list[np.ndarray]:
+    """Return the mean of |g| over all weights of a neuron, float64 [N] a layer.
+
+    g is the gradient of the samples' summed loss, as of one step over all of them. The model is
+    whole and comes back as it was. Memory: the gradients of the matrices.
+    """
+    was_training, trained = model.training, [p.requires_grad for p in model.parameters()]
+    model.eval().requires_grad_(False)
+    for matrix in matrices:
+        matrix.parameter.requires_grad_(True)
+    accumulate_gradients(model, samples)
+    sums: dict[int, np.ndarray] = {}
+    weights: dict[int, int] = {}
+    for matrix in matrices:
+        assert matrix.parameter.grad is not None
+        gradient = matrix.view(matrix.parameter.grad).abs()
+        across = 1 - matrix.neuron_axis
+        of_matrix = gradient.sum(dim=across, dtype=torch.float64).cpu().numpy()
+        sums[matrix.layer] = sums.get(matrix.layer, 0) + of_matrix
+        weights[matrix.layer] = weights.get(matrix.layer, 0) + gradient.shape[across]
+    model.zero_grad()
+    model.train(was_training)
+    for parameter, trains in zip(model.parameters(), trained, strict=True):
+        parameter.requires_grad_(trains)
+    return [sums[layer] / weights[layer] for layer in sorted(sums)]

@@ -17,7 +17,7 @@ def low_rank_magnitudes(weight: torch.Tensor, rank: int) -> torch.Tensor:
         return wide.abs()
     if wide.shape[0] > wide.shape[1]:
         return low_rank_magnitudes(wide.t(), rank).t()
-    # Eigenvalues ascend. In float64 on the CPU the vectors are orthogonal beyond float32's rounding.
+    # Eigenvalues ascend. In float64, which some GPUs do not have.
     _, vectors = torch.linalg.eigh((wide @ wide.t()).double().cpu())
     leading = vectors[:, -rank:].float().to(wide.device)
     return (leading @ (leading.t() @ wide)).abs()

@@ -44,6 +44,8 @@ LABELS = {
     "highest-update": "Highest, whole update",
     "collab-update": "CollabMask, whole update",
     "collab-first": "CollabMask, first graph",
+    "collab-static": "CollabMask, static clusters",
+    "collab-static-protect": "Static clusters protected",
     "no-knn": "w/o kNN",
     "no-alpha": "w/o α",
     "no-reweight": "w/o token reweight",

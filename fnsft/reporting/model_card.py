@@ -31,6 +31,8 @@ METHODS = {
     "(MoFO; Chen et al. 2025)",
     "small-weights": "in each step the {share} of the entries of every MLP matrix with the "
     "smallest weight (as NanoAdam; Zhou et al. 2025)",
+    "collab-static": "about {share} of the neurons of every layer: the clusters of neurons that "
+    "fire together, chosen once by their gradient on the training data",
     "lift": "the {share} of the entries of every MLP matrix that are largest in its low-rank "
     "approximation before training (LIFT; Liu et al. 2025)",
     "ssu": "{share} of the columns of every MLP matrix, chosen once by what they weigh with some "

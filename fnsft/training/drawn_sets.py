@@ -12,10 +12,12 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from fnsft.architectures import MLPMatrix, mlp_matrices
+from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded
-from fnsft.masks.ranking import highest, ranked_count
+from fnsft.masks.gradients import neuron_gradients
+from fnsft.masks.ranking import highest, highest_clusters, ranked_count
 from fnsft.neurons.strength import input_norms, mean_activations
 
 KIND, SCHEMA = "drawn-sets", 1
@@ -28,13 +30,14 @@ def read_or_draw(
     samples: Sequence[Encoded],
     settings: TrainSettings,
     arguments: TrainingArguments,
+    clusters: Clusters | None = None,
 ) -> list[np.ndarray]:
     """Return :func:`draw`'s sets; the main process draws them if ``folder`` has none yet."""
     path = folder / FILE_NAME
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0 and not path.exists():
             model.to(arguments.device)
-            sets = draw(model, samples[: settings.calibration_samples], settings)
+            sets = draw(model, samples[: settings.calibration_samples], settings, clusters)
             packed = {str(number): chosen.astype(np.uint8) for number, chosen in enumerate(sets)}
             write_tensors(path, Header(KIND, SCHEMA, "run"), packed)
     _, found = read_tensors(path, KIND, SCHEMA)
@@ -42,7 +45,10 @@ def read_or_draw(
 
 
 def draw(
-    model: PreTrainedModel, samples: Sequence[Encoded], settings: TrainSettings
+    model: PreTrainedModel,
+    samples: Sequence[Encoded],
+    settings: TrainSettings,
+    clusters: Clusters | None = None,
 ) -> list[np.ndarray]:
     """Return what ranks highest: bool [N] a layer or, of columns, [inputs] a matrix.
 
@@ -55,12 +61,19 @@ def draw(
     as its abstract says, the parameters of those alone. The mean over the task's samples, and so
     many in every layer, are ours.
 
+    ``collab-static``: the clusters of the collaboration graph with the highest mean collaborative
+    score of their neurons on the task (ours). A neuron's is (1 − λ)·|g| + λ·W|g|, |g| the mean over
+    its weights and W the mean over its cluster, so that a cluster's is its mean |g|, whatever λ.
+    Whole clusters cover about p (:func:`~fnsft.masks.ranking.highest_clusters`).
+
     ``ssu``: by :func:`column_scores`.
     """
     ids = [sample.ids for sample in samples]
     match settings.method:
         case "active-neurons":
             scores = mean_activations(model, ids)
+        case "collab-static":
+            scores = neuron_gradients(model, mlp_matrices(model), samples)
         case "ssu":
             norms = input_norms(model, ids) if settings.column_score == "wanda" else None
             scores = [column_scores(m, norms, settings) for m in mlp_matrices(model)]
@@ -68,6 +81,10 @@ def draw(
             raise AssertionError(f"method {settings.method!r} ranks neither neurons nor columns")
     assert settings.fraction is not None and settings.polarity is not None
     counts = [ranked_count(part.size, settings.fraction, settings.polarity) for part in scores]
+    if settings.method == "collab-static":
+        assert clusters is not None
+        labels = [layer.labels for layer in clusters.layers]
+        return [highest_clusters(*each) for each in zip(scores, labels, counts, strict=True)]
     return [
         highest(part, count, settings.seed, number)
         for number, (part, count) in enumerate(zip(scores, counts, strict=True))

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from fnsft.architectures import MLPMatrix
+from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.forward_masks import ForwardMask
 from fnsft.artifacts.manifest import StageRun
 from fnsft.artifacts.prompt_formats import read_prompt_format
@@ -120,7 +121,7 @@ def fine_tune(
     split = load_split(source / "train.jsonl", tokenizer, *limits) if source else train
     if settings.method == "lift":
         drawn_masks.draw_low_rank(model, files.checkpoints, settings, arguments)
-    ranked = ranked_sets(model, files, split.samples, settings, arguments, stage)
+    ranked = ranked_sets(model, files, split.samples, settings, arguments, stage, graph)
     trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
     if processes.is_main:
         require_room(files, trainer.model, settings)
@@ -189,6 +190,7 @@ def ranked_sets(
     settings: TrainSettings,
     arguments: TrainingArguments,
     stage: StageRun,
+    graph: Graph | None,
 ) -> NeuronChoice | ColumnChoice | None:
     """Return the neurons or columns that the method ranks highest, if it ranks any.
 
@@ -196,7 +198,8 @@ def ranked_sets(
     """
     if settings.method not in RANKED_METHODS:
         return None
-    sets = drawn_sets.read_or_draw(model, files.checkpoints, samples, settings, arguments)
+    clusters = graph if isinstance(graph, Clusters) else None
+    sets = drawn_sets.read_or_draw(model, files.checkpoints, samples, settings, arguments, clusters)
     stage.note(ranked_highest=[int(chosen.sum()) for chosen in sets])
     if settings.method in NEURON_METHODS:
         return NeuronChoice("intermediate", [sets])

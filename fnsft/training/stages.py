@@ -87,7 +87,7 @@ def require_first_structure(
     if not _keeps_first(settings, lineage):
         return
     for flag, needed, file in (
-        ("--graph or --clusters", settings.method == "collab", given),
+        ("--graph or --clusters", settings.wanted_structure is not None, given),
         ("--networks", settings.mask_mode is not None, networks),
     ):
         if needed and file is None:

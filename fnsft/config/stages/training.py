@@ -19,13 +19,17 @@ FractionMethod = Literal[
     "active-neurons",
     "ssu",
     "lift",
+    "collab-static",
 ]
 Method = Literal["sft", "lora", "projections-only", FractionMethod]
 FRACTION_METHODS: tuple[str, ...] = get_args(FractionMethod)
 # Methods whose masks hold back the whole update, by their definition.
-UPDATE_METHODS: tuple[str, ...] = ("hft", "mofo", "small-weights", "active-neurons", "ssu", "lift")
+UPDATE_METHODS: tuple[str, ...] = (
+    *("hft", "mofo", "small-weights", "lift"),
+    *("active-neurons", "collab-static", "ssu"),
+)
 # Methods that rank whole neurons of the untouched model, and let them train or protect them.
-NEURON_METHODS: tuple[str, ...] = ("active-neurons",)
+NEURON_METHODS: tuple[str, ...] = ("active-neurons", "collab-static")
 # The same of these, and of columns.
 RANKED_METHODS: tuple[str, ...] = (*NEURON_METHODS, "ssu")
 Polarity = Literal["train", "protect"]
@@ -40,6 +44,7 @@ OLDER_WORDS = {"key": "lesion", "complement": "preserve"}
 POLARITIES: dict[str, Polarity] = {"train-only": "train", "freeze": "protect"}
 Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
+GRAPH_METHODS: tuple[str, ...] = ("collab", "collab-static")  # what reads a graph or its clusters
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class TrainSettings(Settings):
     )
     calibration_samples: int = setting(
         500,
-        "samples that active-neurons and ssu look at before the first step (ours; ssu's there)",
+        "samples that active-neurons, collab-static and ssu look at before the first step (ours)",
         above=0,
     )
     lift_rank: int = setting(
@@ -279,6 +284,14 @@ class TrainSettings(Settings):
     def forward_mode(self) -> str | None:
         """What is done to networks in the forward pass, if anything."""
         return self.mask_mode if self.mask_mode in FORWARD_MODES else None
+
+    @property
+    def wanted_structure(self) -> Literal["graph", "clusters"] | None:
+        """The file that the method reads, if any."""
+        if self.method not in GRAPH_METHODS:
+            return None
+        by_cluster = self.method == "collab-static" or self.affinity in CLUSTER_AFFINITIES
+        return "clusters" if by_cluster else "graph"
 
     @property
     def trains_networks(self) -> bool:
