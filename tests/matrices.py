@@ -8,6 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from fnsft.masks.affinity import Affinity, cluster_affinity, dense_affinity, knn_affinity
+from fnsft.masks.diffusion import DiffusionAffinity
 from fnsft.masks.policies import (
     Collab,
     Columns,
@@ -102,6 +103,10 @@ def two_neighbours(seed: int, neurons: int) -> Affinity:
     return knn_affinity(indptr, np.concatenate(others).astype(np.int32), weights, k=2, k_max=2)
 
 
+def a_walk(seed: int, neurons: int) -> Affinity:
+    return DiffusionAffinity(two_neighbours(seed, neurons), damping=0.85, steps=3)
+
+
 def three_clusters(seed: int, neurons: int) -> Affinity:
     return cluster_affinity(np.random.default_rng(seed).integers(-1, 3, neurons))
 
@@ -125,6 +130,7 @@ def fractional_policies(neurons: int, fraction: float = 0.3) -> dict[str, Policy
         "mofo": Momentum(fraction, seed=1, beta1=0.9),
         "small-weights": SmallWeights(fraction, seed=1),
         "collab": collab(two_neighbours),
+        "collab-diffusion": collab(a_walk),
         "collab-cluster": collab(three_clusters),
         "collab-dense": collab(every_other),
     }

@@ -75,11 +75,10 @@ def train_cost(
     )
     points = 1 + min(settings.validations, steps) + settings.epochs - 1
     work = both(work, forward(shape, validation, micro, work.dtype).times(points))
-    if settings.method == "child-tuning-d":  # one pass a sample before the first step
-        drawn = min(n, settings.fisher_samples or n)
+    if drawn := _drawing_passes(settings, n):  # before the first step
         work = work.plus(
-            flops=3 * forward_flops(shape, drawn * train.mean, train.mean),
-            layer_passes=3 * drawn * (shape.layers + 1),
+            flops=drawn * forward_flops(shape, train.mean, train.mean),
+            layer_passes=drawn * (shape.layers + 1),
         )
     width = 2 if settings.dtype == "bfloat16" else 4
     saved = trained * 4 if settings.method == "lora" else shape.parameters * width
@@ -120,11 +119,30 @@ def _trained(shape: "ModelShape", settings: TrainSettings) -> float:
     return shape.mlp if only_mlp else shape.parameters
 
 
+def _drawing_passes(settings: TrainSettings, n: int) -> int:
+    """Return the forward passes of single samples that what is drawn once takes.
+
+    A backward pass is two; what LIFT makes of the weights alone is left out.
+    """
+    looked_at = min(n, settings.calibration_samples)
+    match settings.method:
+        case "child-tuning-d":
+            return 3 * min(n, settings.fisher_samples or n)
+        case "collab-static":
+            return 3 * looked_at
+        case "active-neurons":
+            return looked_at
+        case "ssu":
+            return looked_at if settings.column_score == "wanda" else 0
+    return 0
+
+
 def _selected(shape: "ModelShape", settings: TrainSettings) -> float:
     """Return how many entries are ranked a step; a neighbour's share counts for collab."""
     if settings.method in ("highest", "gmt", "mofo", "small-weights"):
         return shape.mlp
     if settings.method == "collab":
-        return shape.mlp * (1 + settings.k * NEIGHBOUR_SHARE)
+        walked = settings.diffusion_steps if settings.affinity == "diffusion" else 1
+        return shape.mlp * (1 + settings.k * NEIGHBOUR_SHARE * walked)
     hashed = settings.masked and not settings.compact
     return HASH_SHARE * shape.mlp if hashed else 0

@@ -44,6 +44,7 @@ LABELS = {
     "highest-update": "Highest, whole update",
     "collab-update": "CollabMask, whole update",
     "collab-first": "CollabMask, first graph",
+    "collab-diffusion": "CollabMask, diffusion",
     "collab-static": "CollabMask, static clusters",
     "collab-static-protect": "Static clusters protected",
     "no-knn": "w/o kNN",

@@ -19,6 +19,7 @@ from fnsft.masks.affinity import (
     shuffled,
     shuffled_labels,
 )
+from fnsft.masks.diffusion import DiffusionAffinity
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import (
     Collab,
@@ -159,6 +160,9 @@ def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity
     ]
     if kind == "shuffled":
         return [shuffled(affinity, seed, number) for number, affinity in enumerate(knn)]
+    if kind == "diffusion":
+        walk = (settings.diffusion_damping, settings.diffusion_steps)
+        return [DiffusionAffinity(affinity, *walk) for affinity in knn]
     return list(knn)
 
 

@@ -254,7 +254,7 @@ def _activations(
 def _affinities(shape: ModelShape, settings: TrainSettings) -> int:
     if settings.affinity == "dense":
         return 4 * shape.layers * shape.d_mlp**2
-    if settings.affinity in ("knn", "shuffled"):
+    if settings.affinity in ("knn", "shuffled", "diffusion"):
         return (4 + 8) * shape.layers * shape.d_mlp * settings.k
     return 0
 

@@ -42,7 +42,7 @@ FORWARD_MODES: tuple[str, ...] = get_args(ForwardMode)
 OLDER_WORDS = {"key": "lesion", "complement": "preserve"}
 # What masks on the update do to networks, in the word that all selectors of neurons share.
 POLARITIES: dict[str, Polarity] = {"train-only": "train", "freeze": "protect"}
-Affinity = Literal["knn", "cluster", "dense", "shuffled", "cluster-shuffled"]
+Affinity = Literal["knn", "cluster", "dense", "diffusion", "shuffled", "cluster-shuffled"]
 CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 GRAPH_METHODS: tuple[str, ...] = ("collab", "collab-static")  # what reads a graph or its clusters
 
@@ -68,6 +68,12 @@ class TrainSettings(Settings):
         None, "how the graph's neighbours weigh in (collab); absent: knn"
     )
     k: int = setting(20, "neighbours of the kNN affinity (ours)", above=0)
+    diffusion_steps: int = setting(
+        3, "steps of the walk over the kNN graph (affinity diffusion; ours)", above=0
+    )
+    diffusion_damping: float = setting(
+        0.85, "how often the walk goes on (Page et al. 1999)", minimum=0, below=1
+    )
     mutual: bool = setting(False, "keep a neighbour only when both are each other's (ours)")
     window: int = setting(4, "batches whose mean gradient GMT ranks (ours)", above=0)
     fisher_samples: int | None = setting(
@@ -214,9 +220,9 @@ class TrainSettings(Settings):
                 f"affinity: needed by method 'collab' alone, found {self.affinity!r} "
                 f"with method {self.method!r}"
             )
-        if self.mutual and self.affinity not in ("knn", "shuffled"):
+        if self.mutual and self.affinity not in ("knn", "shuffled", "diffusion"):
             raise InputError(
-                f"mutual: expected the affinity knn or shuffled, found {self.affinity}; "
+                f"mutual: expected the affinity knn, shuffled or diffusion, found {self.affinity}; "
                 "leave it off"
             )
         if self.rescale and (self.method, self.applies_to) != ("random", "gradient"):
