@@ -1,0 +1,66 @@
+"""The tables with the newer selectors, as the tiny configuration plans them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_runs import snakemake
+
+from fnsft.reporting.labels import LABELS
+
+TINY = ("--cores", "1", "--configfile", "workflow/configs/tiny.yaml", "-n", "-p", "--nolock")
+NEWER = {
+    *("mofo", "small-weights", "lift", "ssu", "ssu-magnitude", "ssu-random"),
+    *("active-neurons", "active-neurons-protect", "collab-diffusion"),
+    *("collab-static", "collab-static-protect"),
+}
+
+
+def plan(repository: Path, table: str) -> str:
+    done = snakemake(repository, *TINY, "--forceall", "--", f"results/{table}.tex")
+    assert done.returncode == 0, done.stderr
+    return done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("table", "trainings"),
+    [
+        ("table1_extended", 17 + 2),  # methods and controls
+        # 22 methods and five controls, of which five begin with plain fine-tuning's first stage
+        # and one with that of collab.
+        ("table2_extended", (22 + 5) + (22 + 5 - 6)),
+    ],
+)
+def test_a_table_of_newer_selectors_trains_every_one(
+    repository: Path, table: str, trainings: int
+) -> None:
+    said = plan(repository, table)
+    (found,) = set(re.findall(r"^train +(\d+)$", said, re.M))
+    assert int(found) == trainings
+    named = set(re.findall(r"--method-name (\S+)", said))
+    assert named >= NEWER and "collab" in named
+
+
+def test_ssu_protects_another_task_first_and_then_the_stage_before(repository: Path) -> None:
+    said = plan(repository, "table2_extended")
+    flags = dict(
+        (output, task)
+        for task, output in re.findall(
+            r"--calibration results/tiny/data/(\w+)/seed0 +--output results/tiny/runs/(\S+)", said
+        )
+    )
+    assert flags == {
+        "tiny/math/ssu-p0.5/seed0": "code",
+        "tiny/math/ssu-p0.5/code/ssu-p0.5/seed0": "math",
+    }
+
+
+def test_every_newer_selector_has_a_label_and_stands_in_both_tables(repository: Path) -> None:
+    tables = yaml.safe_load((repository / "config.yaml").read_text())["tables"]
+    plain = {"table1_extended": "table1", "table2_extended": "table2"}
+    for extended, table in plain.items():
+        methods = tables[extended]["methods"]
+        assert set(methods) >= NEWER and len(set(methods)) == len(methods)
+        assert set(methods) - NEWER >= set(tables[table].get("methods", ()))
+    assert set(LABELS) >= NEWER
