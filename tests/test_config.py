@@ -101,7 +101,7 @@ def test_a_sweep_has_a_variant_a_rate(repository: Path) -> None:
         ("graphs.paper.alhpa", 2, "graphs.paper: unknown key 'alhpa'; did you mean 'alpha'?"),
         ("trainning", {}, "unknown key 'trainning'; did you mean 'training'?"),
         ("run.method", ["sft"], "run: unknown key 'method'; did you mean 'methods'?"),
-        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are averaged, "),
+        ("run.methods", ["sfft"], "methods: no entry 'sfft'; there are active-neurons, "),
         ("run.models", ["gpt"], "models: no entry 'gpt'"),
         ("run.fractions", [1.5], "above 0, at most 1, found 1.5"),
         ("graphs.paper.alpha", -1, "graphs.paper.alpha: expected a number at least 0, found -1"),
