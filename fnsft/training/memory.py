@@ -136,8 +136,8 @@ def estimate(
     """Estimate the peak memory of a run on one of its devices.
 
     ``eager`` attention holds its scores; ``processes`` share the model (FSDP2), or each has a copy
-    and sends gradients in buckets (DDP). ``neurons`` is the share of them that a compact run trains;
-    None: :func:`neuron_share`.
+    and sends gradients in buckets (DDP). ``neurons`` is the share of them that a compact run
+    trains; None: :func:`neuron_share`.
 
     Notes
     -----

@@ -33,8 +33,8 @@ def stability(unmixing: np.ndarray, converged: np.ndarray) -> Stability:
     """Compare the runs' W [R, K, K].
 
     The reference is the run whose components' partners in all others are most like them, among
-    those that converged, or among all when none did; of equals (to 1e-9) the first. Runs that did not
-    converge count in the index: they show that there may be nothing to converge to.
+    those that converged, or among all when none did; of equals (to 1e-9) the first. Runs that did
+    not converge count in the index: they show that there may be nothing to converge to.
     """
     from scipy.optimize import linear_sum_assignment
 
