@@ -63,11 +63,11 @@ def _add_few(digits: tl.tensor, counts: tl.tensor) -> None:
 def _patterns(
     bits: tl.tensor, index: tl.tensor, inside: tl.tensor, NARROW: tl.constexpr
 ) -> tl.tensor:
-    """Return float32's patterns as int32; that of −0.0 is 0.0's."""
+    """Return float32's patterns as int32."""
     found = tl.load(bits + index, mask=inside, other=0).to(tl.int32)
     if NARROW:
         found = found << 16
-    return tl.where(found == -(1 << 31), 0, found)
+    return found
 
 
 @triton.jit
