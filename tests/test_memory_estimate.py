@@ -173,7 +173,7 @@ def test_a_packed_base_and_shards_take_their_share(model: Path) -> None:
     assert one.weights - other.weights == shape.packable * 4 - int(
         shape.packable * (32 + 1 + 4 / 256) / 64
     )
-    whole = TrainSettings(**RUN)
+    whole = TrainSettings(**RUN | {"batch_size": 16})  # four of four each
     alone, shared = (estimate(shape, whole, 10, processes=n) for n in (1, 4))
     assert shared.weights == alone.weights // 4
     assert shared.activations == alone.activations

@@ -82,7 +82,10 @@ def test_every_stage_has_a_command_and_every_field_a_sentence(cls: type[Settings
         ),
         ({"learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
         ({"epochs": 1.5}, "epochs: expected a whole number, found 1.5"),
-        ({"batch_size": 10, "micro_batch_size": 4}, "multiple of micro_batch_size=4, found 10"),
+        (
+            {"batch_size": 10, "micro_batch_size": 4},
+            "multiple of 4 (micro_batch_size 4, 1 process), found 10",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(arguments: dict, message: str) -> None:

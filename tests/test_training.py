@@ -184,7 +184,11 @@ def test_a_dense_graph_of_the_stored_weights_is_the_knn_graph_with_all_of_them(
         ("knn", "clusters", "with affinity 'knn' takes no clusters; leave --clusters out"),
         ("dense", "graph", "expected dense-collaboration-graph of schema 1"),
         ("knn", "dense_graph", "expected collaboration-graph of schema 1"),
-        ("mutual", "clusters", "mutual: expected the affinity knn or shuffled, found cluster"),
+        (
+            "mutual",
+            "clusters",
+            "mutual: expected the affinity knn, shuffled or diffusion, found cluster",
+        ),
     ],
 )
 def test_an_affinity_with_another_ones_source_is_bad_input(
