@@ -182,10 +182,11 @@ def _by_rows(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield some rows at a time of a gradient [r, C] and its bool mask, as bytes to multiply by.
 
-    Torch widens a mask to the gradient's dtype first, which takes eight times as long when the
-    copy leaves the cache.
+    On the CPU torch widens a mask to the gradient's dtype first, which takes eight times as long
+    when the copy leaves the cache; elsewhere all rows come at once.
     """
-    rows = max(1, CHUNK_ENTRIES // max(1, gradient.shape[1]))
+    entries = CHUNK_ENTRIES if gradient.is_cpu else gradient.numel()
+    rows = max(1, entries // max(1, gradient.shape[1]))
     for part, kept in zip(gradient.split(rows), mask.split(rows), strict=True):
         yield part, kept.view(torch.uint8)
 
