@@ -86,6 +86,19 @@ def test_with_other_settings_too(
     assert_equal_runs(tiny_model_dir, tmp_path / "masked", tmp_path / "compact", trained)
 
 
+@pytest.mark.parametrize("polarity", ["train", "protect"])
+def test_neurons_that_a_method_ranks_train_as_slices_too(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, polarity: str
+) -> None:
+    settings = {"method": "active-neurons", "fraction": 0.25, "polarity": polarity}
+    settings |= {"max_grad_norm": 0.1, "unmasked": "freeze"}
+    assert train(tiny_model_dir, data, tmp_path / "masked", **settings) == 0
+    assert train(tiny_model_dir, data, tmp_path / "compact", compact=True, **settings) == 0
+    trained = list(torch.from_numpy(read_neuron_updates(tmp_path / "masked").share == 1))
+    assert [int(layer.sum()) for layer in trained] == [16, 16]
+    assert_equal_runs(tiny_model_dir, tmp_path / "masked", tmp_path / "compact", trained)
+
+
 def test_a_checkpoint_and_a_delta_hold_what_trains_alone(
     tiny_model_dir: Path,
     data: Path,
@@ -123,6 +136,7 @@ def test_a_checkpoint_and_a_delta_hold_what_trains_alone(
     [
         ({}, "found method 'sft'; use method sft with mask_mode train-only or freeze"),
         ({"method": "random"}, "found method 'random'"),
+        ({"method": "ssu"}, "found method 'ssu'"),
         ({"mask_mode": "lesion"}, "found method 'sft' with mask_mode 'lesion'"),
         ({"mask_mode": "train-only", "method": "lora"}, "found method 'lora' with mask_mode"),
         ({"mask_mode": "train-only", "unfreeze": ("1",)}, "found unfreeze, by which more join"),

@@ -122,7 +122,8 @@ def fine_tune(
     if settings.method == "lift":
         drawn_masks.draw_low_rank(model, files.checkpoints, settings, arguments)
     ranked = ranked_sets(model, files, split.samples, settings, arguments, stage, graph)
-    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, choice)
+    neurons = ranked if isinstance(ranked, NeuronChoice) else choice
+    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, neurons)
     if processes.is_main:
         require_room(files, trainer.model, settings)
     form = read_prompt_format(files.data)
@@ -216,7 +217,8 @@ def make_trainer(
 ) -> MaskedTrainer:
     """Freeze what the method does not train, add its adapters or slices, and return the trainer.
 
-    ``choice`` are the neurons of the run's networks, of which slices are made.
+    ``choice`` are the neurons of the run's networks or that it ranks highest, of which slices are
+    made.
     """
     choose_trainable(model, settings)
     make: Callable[..., MaskedTrainer] = MaskedTrainer

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from fnsft.architectures import mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
 from fnsft.artifacts.storage import size_in_words
-from fnsft.config.stages import NetworksSettings, TrainSettings
+from fnsft.config.stages import NEURON_METHODS, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 from fnsft.training.arguments import lora_targets
 
@@ -195,10 +195,13 @@ def estimate(
 
 
 def neuron_share(settings: TrainSettings) -> float:
-    """Return the share of neurons that networks of the default size let train, without overlap."""
+    """Return the share of neurons that train, networks of the default size, without overlap."""
+    if settings.method in NEURON_METHODS:
+        assert settings.fraction is not None
+        return settings.fraction
     chosen = len(settings.component_ids) * (1 - NetworksSettings().percentile / 100)
     chosen = min(1.0, chosen)
-    return chosen if settings.mask_mode == "train-only" else 1 - chosen
+    return chosen if settings.polarity == "train" else 1 - chosen
 
 
 def _trained(

@@ -70,7 +70,7 @@ class MaskedTrainer(SFTTrainer):
         They do not follow the gradient, so that a mask for the norm costs next to nothing.
         """
         asked = self.settings.max_grad_norm and self.settings.mask_before_clipping
-        return bool(asked and self.settings.trains_networks and self.masker is not None)
+        return bool(asked and self.settings.neuron_wise and self.masker is not None)
 
     @torch.no_grad()
     def _clip_what_moves(self, model: torch.nn.Module) -> float:

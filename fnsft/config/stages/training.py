@@ -126,7 +126,7 @@ class TrainSettings(Settings):
         "full", "what Adam's moments see outside the mask (update)"
     )
     mask_before_clipping: bool = setting(
-        True, "clip by the norm of the masked gradient, not the full one (gradient, and networks)"
+        True, "clip by the norm of the masked gradient, not the full one (gradient, and neurons)"
     )
     unmasked: Literal["train", "freeze"] | None = setting(
         None,
@@ -135,7 +135,8 @@ class TrainSettings(Settings):
     )
     compact: bool = setting(
         False,
-        "train-only, freeze: gradients and moments of the neurons that train alone, in less memory",
+        "train-only, freeze, methods that rank neurons: gradients and moments of those that "
+        "train alone, in less memory",
     )
     learning_rate: float | None = setting(
         None,
@@ -390,11 +391,11 @@ class TrainSettings(Settings):
     def _check_compact(self) -> None:
         if not self.compact:
             return
-        if not self.trains_networks or self.method != "sft":
+        if not self.neuron_wise or self.method == "lora":
             raise InputError(
                 "compact: expected a mask of whole neurons on full weights, the same in all steps, "
-                f"found {self._what}; use method sft with mask_mode train-only or freeze, or leave "
-                "compact off"
+                f"found {self._what}; use method sft with mask_mode train-only or freeze, "
+                f"{' or '.join(NEURON_METHODS)}, or leave compact off"
             )
         if self.unfreeze:
             raise InputError(
