@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from fnsft.masks.hashing import hash_of_index, hash_of_indices, mixed_seed, shifted_right, signed
+from fnsft.masks.hashing import hash_of_indices, mixed_seed, shifted_right, signed
+from fnsft.masks.radix_numba import hash_of_index
 
 WORD = (1 << 64) - 1
 SEEDS = [0, 1, 12345, (1 << 63) - 1, 1 << 63, WORD]

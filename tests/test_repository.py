@@ -18,6 +18,7 @@ from fnsft.cli.main import STAGES
 LAYERS = [
     "errors",
     "devices",
+    "compilation",
     "config",
     "artifacts",
     "hub",

@@ -8,19 +8,12 @@ where i is the global row-major index of an entry. For one seed it is a bijectio
 two entries of a matrix never share a hash: what is ordered by it has no ties.
 """
 
-import numba
-import numpy as np
 import torch
 
 GAMMA = 0x9E3779B97F4A7C15
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
-
-# numba turns uint64 with a Python int into float64, so that every constant has its type.
-_ONE, _GAMMA_U = np.uint64(1), np.uint64(GAMMA)
-_MULTIPLIER_1_U, _MULTIPLIER_2_U = np.uint64(MULTIPLIER_1), np.uint64(MULTIPLIER_2)
-_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def mixed_seed(seed: int, step: int, matrix: int) -> int:
@@ -35,15 +28,6 @@ def _mix(word: int) -> int:
     word = ((word ^ (word >> 30)) * MULTIPLIER_1) & _WORD
     word = ((word ^ (word >> 27)) * MULTIPLIER_2) & _WORD
     return word ^ (word >> 31)
-
-
-@numba.njit
-def hash_of_index(seed: np.uint64, index: np.uint64) -> np.uint64:
-    """Hash one index; both arguments are uint64."""
-    word = seed + (index + _ONE) * _GAMMA_U
-    word = (word ^ (word >> _SHIFT_1)) * _MULTIPLIER_1_U
-    word = (word ^ (word >> _SHIFT_2)) * _MULTIPLIER_2_U
-    return word ^ (word >> _SHIFT_3)
 
 
 def hash_of_indices(seed: int, indices: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def _patterns(
 
 @triton.jit
 def _words(index: tl.tensor, seed: tl.tensor, offset: tl.tensor) -> tl.tensor:
-    """Return the complements of :func:`fnsft.masks.hashing.hash_of_index`, uint64."""
+    """Return the complements of :func:`fnsft.masks.radix_numba.hash_of_index`, uint64."""
     word = seed.to(tl.uint64) + (index + offset + 1).to(tl.uint64) * _GAMMA
     word = (word ^ (word >> 30)) * _MULTIPLIER_1
     word = (word ^ (word >> 27)) * _MULTIPLIER_2

@@ -1,18 +1,17 @@
 """The passes of the radix selection for CPU tensors: one thread, no scratch but the mask.
 
 At 58.7M float32 entries a pass reads 235 MB; the hash is computed only for entries that
-tie at the score's threshold. The kernels are not cached on disk: numba does not notice
-that an imported function (the hash) has changed, and fails where no folder is writable.
+tie at the score's threshold.
 
 Few entries belong to the bin, or to the score, on which a pass looks: whole blocks are
 passed over, because one comparison of a block is vectorised and its branches are not.
 """
 
-import numba
 import numpy as np
 import torch
 
-from fnsft.masks.hashing import hash_of_index
+from fnsft.compilation import kernel
+from fnsft.masks.hashing import GAMMA, MULTIPLIER_1, MULTIPLIER_2
 from fnsft.masks.radix import ANY_HASH, BINS, SCORE_DIGITS, Keys, Threshold, hash_shift
 from fnsft.masks.radix import search as search_digits
 from fnsft.masks.shards import Shard
@@ -20,6 +19,10 @@ from fnsft.masks.shards import Shard
 _BLOCK = 64
 _NONE, _HALF = np.uint32(0), np.uint32(16)
 _NO_BITS = np.empty(0, dtype=np.uint32)
+# numba turns uint64 with a Python int into float64, so that every constant has its type.
+_ONE, _GAMMA_U = np.uint64(1), np.uint64(GAMMA)
+_MULTIPLIER_1_U, _MULTIPLIER_2_U = np.uint64(MULTIPLIER_1), np.uint64(MULTIPLIER_2)
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def search(keys: Keys, count: int, shard: Shard | None) -> Threshold | None:
@@ -67,7 +70,16 @@ def _arguments(keys: Keys, threshold: Threshold) -> tuple:
     return _bits(keys), keys.size, score, seed, offset, limit
 
 
-@numba.njit
+@kernel()
+def hash_of_index(seed: np.uint64, index: np.uint64) -> np.uint64:
+    """Hash one index (:mod:`.hashing`); both arguments are uint64."""
+    word = seed + (index + _ONE) * _GAMMA_U
+    word = (word ^ (word >> _SHIFT_1)) * _MULTIPLIER_1_U
+    word = (word ^ (word >> _SHIFT_2)) * _MULTIPLIER_2_U
+    return word ^ (word >> _SHIFT_3)
+
+
+@kernel()
 def _meets(block: np.ndarray, shift: np.uint32, value: np.uint32) -> bool:
     """Tell whether an entry, shifted right, is ``value``."""
     found = False
@@ -76,13 +88,13 @@ def _meets(block: np.ndarray, shift: np.uint32, value: np.uint32) -> bool:
     return found
 
 
-@numba.njit
+@kernel()
 def _count_high(bits: np.ndarray, low_bits: np.uint32, counts: np.ndarray) -> None:
     for i in range(bits.size):
         counts[np.uint32(bits[i]) >> low_bits] += 1
 
 
-@numba.njit
+@kernel()
 def _count_low(bits: np.ndarray, high: np.uint32, counts: np.ndarray) -> None:
     for start in range(0, bits.size, _BLOCK):
         block = bits[start : start + _BLOCK]
@@ -92,7 +104,7 @@ def _count_low(bits: np.ndarray, high: np.uint32, counts: np.ndarray) -> None:
                     counts[np.uint16(block[i])] += 1
 
 
-@numba.njit
+@kernel()
 def _count_hash(
     bits: np.ndarray,
     size: int,
@@ -116,7 +128,7 @@ def _count_hash(
                         counts[np.uint16(word)] += 1
 
 
-@numba.njit
+@kernel()
 def _add_ties(
     bits: np.ndarray,
     size: int,

@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import torch
 
+from fnsft.compilation import kernel
+
 
 def blend_neighbours(
     matrix: torch.Tensor, magnitude: torch.Tensor, lam: float, out: torch.Tensor
@@ -51,7 +53,7 @@ def _blend(
         torch.set_num_threads(threads)
 
 
-@numba.njit
+@kernel()
 def _weighted_sum(
     indices: np.ndarray, values: np.ndarray, panel: np.ndarray, total: np.ndarray
 ) -> None:
@@ -71,7 +73,7 @@ def _weighted_sum(
             total[c] += values[e] * m0[c]
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def _neighbours(
     indptr: np.ndarray,
     indices: np.ndarray,
@@ -88,7 +90,7 @@ def _neighbours(
             out[i, c] = own * panel[i, c] + others * out[i, c]
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def _clusters(
     indptr: np.ndarray,
     indices: np.ndarray,

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from fnsft.artifacts.activations import WORD_TOKENS
+from fnsft.compilation import kernel
 
 STRIP = 512
 
@@ -66,7 +67,7 @@ def neuron_sums(token_major: np.ndarray, values: np.ndarray, n_neurons: int) -> 
     return sums[:n_neurons]
 
 
-@numba.njit
+@kernel()
 def _transpose(square: np.ndarray) -> None:
     """Transpose 64 × 64 bits in place: halves of 32 change places, then of 16, and so on."""
     mask, width = np.uint64(0x00000000FFFFFFFF), 32
@@ -82,7 +83,7 @@ def _transpose(square: np.ndarray) -> None:
         mask ^= mask << np.uint64(width)
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def _to_token_major(block: np.ndarray, out: np.ndarray) -> None:
     n, n_words = block.shape
     for word in numba.prange(n_words):
@@ -98,7 +99,7 @@ def _to_token_major(block: np.ndarray, out: np.ndarray) -> None:
                 out[64 * word + b, column] = square[b]
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def sorted_words(
     token_major: np.ndarray, order: np.ndarray, starts: np.ndarray, out: np.ndarray
 ) -> None:
@@ -125,7 +126,7 @@ def sorted_words(
                     out[64 * column + b, word] = squares[column, b]
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def _sum_by_neuron(token_major: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
     for column in numba.prange(token_major.shape[1]):
         for token in range(values.size):

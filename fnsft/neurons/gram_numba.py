@@ -22,6 +22,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from fnsft.compilation import kernel
+
 PANEL_ROWS = 128
 PANEL_COLUMNS = 16
 NOBODY = np.iinfo(np.int32).max
@@ -37,7 +39,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@numba.njit
+@kernel()
 def _dots(
     a0: np.ndarray, a1: np.ndarray, b0: np.ndarray, b1: np.ndarray, weights: np.ndarray
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -53,7 +55,7 @@ def _dots(
     return s00, s01, s10, s11
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def gram_panel(
     words: np.ndarray,
     integers: np.ndarray,
@@ -88,7 +90,7 @@ def gram_panel(
                     out[row + 1, j + 1] += s11 * scale
 
 
-@numba.njit(parallel=True)
+@kernel(parallel=True)
 def offer_panel(
     panel: np.ndarray,
     first: int,
@@ -117,7 +119,7 @@ def offer_panel(
                 _offer(kept_weights[j], kept_indices[j], weight, i)
 
 
-@numba.njit
+@kernel()
 def _offer(weights: np.ndarray, indices: np.ndarray, weight: np.float32, index: int) -> None:
     """Replace the heap's lightest entry by a heavier one, or one as heavy of a lower index."""
     if weight < weights[0] or (weight == weights[0] and index >= indices[0]) or weight <= 0:
@@ -139,6 +141,6 @@ def _offer(weights: np.ndarray, indices: np.ndarray, weight: np.float32, index: 
     weights[place], indices[place] = weight, index
 
 
-@numba.njit
+@kernel()
 def _lighter(weight: np.float32, index: int, other_weight: np.float32, other_index: int) -> bool:
     return bool(weight < other_weight or (weight == other_weight and index > other_index))
