@@ -1,5 +1,6 @@
 """Snakemake on copies of the tree: planned, and run with the smoke configuration."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -58,12 +59,27 @@ def planned(tree: Path, *overlays: Path | str, target: str = TARGET) -> dict[str
     return {rule: int(n) for rule, n in rows if rule != "total"}
 
 
+@pytest.fixture(scope="session")
+def smoke_run(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the smoke configuration has run; all workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    tree, done = shared / "smoke", shared / "smoke.done"
+    with open(shared / "smoke.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            copy_tree(repository, tree)
+            ran = snakemake(tree, "--profile", "cpu", "--configfile", *SMOKE, "--", TARGET)
+            assert ran.returncode == 0, ran.stderr
+            done.touch()
+    return tree
+
+
 @pytest.fixture(scope="module")
-def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(smoke_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which the smoke configuration has run."""
-    tree = copy_tree(repository, tmp_path_factory.mktemp("clone"))
-    done = snakemake(tree, "--profile", "cpu", "--configfile", *SMOKE, "--", TARGET)
-    assert done.returncode == 0, done.stderr
+    tree = tmp_path_factory.mktemp("clone") / "tree"
+    shutil.copytree(smoke_run, tree, symlinks=True)
     return tree
 
 
