@@ -1,10 +1,12 @@
 """Tiny random models of every supported family, and adapters of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from models import tiny_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -69,6 +71,8 @@ MOE_FAMILIES: dict[str, dict[str, Any]] = {
         "v_head_dim": 8,
     },
 }
+# Mixtures whose layers are alike, which graphs and masks on weights take.
+ALIKE: dict[str, dict[str, Any]] = {"Mixtral": {}, "Qwen3Moe": {"mlp_only_layers": []}}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 PREFIX = "base_model.model."  # what peft puts before a model's paths
 IDS = torch.arange(3, 23).view(2, 10)
@@ -83,6 +87,14 @@ def model_of(family: str, **options: Any) -> Any:
         for parameter in model.parameters():  # biases too, which are 0 at first
             parameter.normal_(std=0.3)
     return model
+
+
+def write_family(folder: Path, family: str, **options: Any) -> Path:
+    """Write such a model, with a tokenizer."""
+    tokenizer = tiny_tokenizer()
+    model_of(family, vocab_size=len(tokenizer), **options).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def logits(model: Any) -> Tensor:

@@ -11,7 +11,6 @@ from families import (
     FAMILIES,
     IDS,
     LAYERS,
-    MOE_FAMILIES,
     PREFIX,
     D,
     N,
@@ -178,10 +177,19 @@ def test_a_nan_activation_names_its_layer() -> None:
         logits(model)
 
 
-def test_a_mixture_of_experts_is_refused_with_what_works_for_it() -> None:
-    for family in MOE_FAMILIES:
-        with pytest.raises(InputError, match=r"\.mlp: .* mixture of experts; networks and masks"):
-            mlp_blocks(model_of(family))
+@pytest.mark.parametrize(
+    ("family", "options", "message"),
+    [
+        ("Mixtral", {}, r"\.mlp: expected one MLP, .*experts; graphs and masks take experts with"),
+        ("Qwen3Moe", {}, "one width, .* found 1 of 64 neurons and 4 of 24 neurons; graphs"),
+        ("DeepseekV3", {}, r"layers\.1\.mlp: expected routed experts alone, found shared ones"),
+    ],
+)
+def test_what_adapters_by_neuron_cannot_be_is_refused_of_moe(
+    family: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        mlp_blocks(model_of(family, **options))
 
 
 def test_an_unknown_family_is_told_what_was_looked_for_and_found() -> None:

@@ -8,7 +8,7 @@ from families import FAMILIES, IDS, LAYERS, N, logits, model_of
 from torch import Tensor
 
 from fnsft.architectures import mlp_matrices
-from fnsft.architectures.matrices import mlp_biases
+from fnsft.architectures.matrices import neuron_biases
 from fnsft.masks.compact import CompactLinear, as_plain, make_compact
 
 # Of the second layer none trains in the third choice; of both all do in the last one.
@@ -51,7 +51,7 @@ def test_slices_have_the_gradient_that_the_whole_weights_have_there(family: str)
     before = logits(whole)
     assert torch.equal(logits(model), before)
     assert backward(model) == pytest.approx(backward(whole), rel=1e-6)
-    masked = {matrix.parameter for matrix in (*mlp_matrices(whole), *mlp_biases(whole))}
+    masked = {matrix.parameter for matrix in (*mlp_matrices(whole), *neuron_biases(whole))}
     found = dict(model.named_modules())
     n_slices = 0
     for path, layer in whole.named_modules():
@@ -83,7 +83,7 @@ def test_only_the_chosen_neurons_are_parameters_and_what_they_learn_is_in_the_pl
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     entries = {
         matrix.name: matrix.parameter.numel() // N if matrix.parameter.ndim > 1 else 1
-        for matrix in (*mlp_matrices(model), *mlp_biases(model))
+        for matrix in (*mlp_matrices(model), *neuron_biases(model))
     }
     model.requires_grad_(False)
     make_compact(model, neurons(choice))
@@ -101,7 +101,7 @@ def test_only_the_chosen_neurons_are_parameters_and_what_they_learn_is_in_the_pl
     with as_plain(model):
         assert [name for name, _ in model.named_parameters()] == names
         assert torch.equal(logits(model), learned)
-        for matrix in (*mlp_matrices(model), *mlp_biases(model)):
+        for matrix in (*mlp_matrices(model), *neuron_biases(model)):
             was = matrix.view(start[matrix.name.partition("[")[0]]).movedim(matrix.neuron_axis, 0)
             now = matrix.view(matrix.parameter.detach()).movedim(matrix.neuron_axis, 0)
             chosen = neurons(choice)[matrix.layer]

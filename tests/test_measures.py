@@ -34,7 +34,7 @@ from fnsft.artifacts.measures import Measure, read_measures
 from fnsft.artifacts.scores import BINS, read_histograms
 from fnsft.artifacts.storage import read_json, write_jsonl
 from fnsft.cli.main import main
-from fnsft.cli.measure import up_rows
+from fnsft.cli.measure import neuron_rows
 from fnsft.neurons.agreement import neighbour_agreement, partition_agreement
 from fnsft.neurons.measures import GRAPH_MEASURES, MEASURES
 from fnsft.neurons.null import ShuffledBits
@@ -378,7 +378,7 @@ def test_gini_is_zero_for_equals_and_near_one_for_a_single_hub() -> None:
 
 
 @pytest.mark.parametrize("kind", ["conv1d", "fused", "llama"])
-def test_up_rows_are_the_rows_that_make_the_neurons(kind: str, tmp_path: Path) -> None:
+def test_neuron_rows_are_the_rows_that_make_the_neurons(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     if kind == "conv1d":
         model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_inner=12, n_head=2))
@@ -392,7 +392,7 @@ def test_up_rows_are_the_rows_that_make_the_neurons(kind: str, tmp_path: Path) -
         write_tiny_model(tmp_path)
         model = AutoModelForCausalLM.from_pretrained(tmp_path)
         expected = [block.mlp.up_proj.weight for block in model.model.layers]
-    for found, weights in zip(up_rows(model), expected, strict=True):
+    for found, weights in zip(neuron_rows(model), expected, strict=True):
         assert np.array_equal(found, weights.detach().numpy())
 
 

@@ -49,20 +49,18 @@ def protected_by(scores: np.ndarray, fraction: float) -> set[int]:
 
 def test_norms_are_of_what_every_projection_reads(loaded) -> None:
     model, samples = loaded
-    expected = slow_norms(model, samples)
-    for found, slow in zip(input_norms(model, samples), expected, strict=True):
-        for role, norms in zip(("up", "down"), found, strict=True):
-            np.testing.assert_allclose(norms, slow[role], rtol=1e-4)
-        np.testing.assert_array_equal(slow["gate"], slow["up"])
+    expected, matrices = slow_norms(model, samples), mlp_matrices(model)
+    for matrix, norms in zip(matrices, input_norms(model, samples, matrices), strict=True):
+        np.testing.assert_allclose(norms, expected[matrix.layer][matrix.role], rtol=1e-4)
 
 
 def test_a_column_s_score_sums_wanda_s_of_its_entries(loaded) -> None:
     model, samples = loaded
-    norms = input_norms(model, samples)
+    norms = input_norms(model, samples, mlp_matrices(model))
     for matrix in mlp_matrices(model):
         found = column_scores(matrix, norms, TrainSettings("ssu"))
         weight = matrix.parameter.detach().double().abs()  # [out, in]
-        x = norms[matrix.layer][matrix.role == "down"]
+        x = norms[matrix.index]
         expected = [sum(float(w) for w in weight[:, j]) * x[j] for j in range(weight.shape[1])]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         plain = column_scores(matrix, None, TrainSettings("ssu", column_score="magnitude"))
@@ -72,9 +70,9 @@ def test_a_column_s_score_sums_wanda_s_of_its_entries(loaded) -> None:
 @pytest.mark.parametrize("family", ["GPT2", "Phi3"])
 def test_columns_are_inputs_in_transposed_and_fused_matrices_too(family) -> None:
     model = model_of(family)
-    norms = input_norms(model, [[3, 4, 5, 6], [7, 8]])
+    norms = input_norms(model, [[3, 4, 5, 6], [7, 8]], mlp_matrices(model))
     for matrix in mlp_matrices(model):
-        x = norms[matrix.layer][matrix.role == "down"]
+        x = norms[matrix.index]
         assert matrix.n_inputs == x.size
         weight = matrix.view(matrix.parameter.detach()).double().abs()
         weight = weight.T if family == "GPT2" else weight

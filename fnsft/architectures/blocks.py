@@ -27,6 +27,11 @@ class MLPBlock:
     activation: str
 
     @property
+    def n_mlps(self) -> int:
+        """One: the layer's."""
+        return 1
+
+    @property
     def fused(self) -> bool:
         """Whether one projection holds the gate (first N rows) and up."""
         return self.gate == self.up
@@ -50,6 +55,16 @@ class ExpertsBlock:
     shared: MLPBlock | None
 
     @property
+    def n_mlps(self) -> int:
+        """Every routed expert is one."""
+        return self.n_experts
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons of each."""
+        return self.d_expert
+
+    @property
     def d_routed(self) -> int:
         """Neurons of all routed experts; expert e has those from e·d_expert on."""
         return self.n_experts * self.d_expert
@@ -64,7 +79,7 @@ def mlp_layers(model: nn.Module) -> list[MLPBlock | ExpertsBlock]:
         For an architecture that is not in the table or does not have the expected shapes.
     """
     name, decoder = decoder_blocks(model)
-    d_model = _config(model).hidden_size
+    d_model = text_config(model).hidden_size
     layers = [_layer(f"{name}.{i}", i, block, d_model) for i, block in enumerate(decoder)]
     dense = [layer.shared if isinstance(layer, ExpertsBlock) else layer for layer in layers]
     paths = [block.activation for block in dense if block is not None]
@@ -79,20 +94,45 @@ def mlp_blocks(model: nn.Module) -> list[MLPBlock]:
     Raises
     ------
     InputError
-        As :func:`mlp_layers`, for mixtures of experts, and for MLPs of several widths.
+        As :func:`alike_layers`, and for mixtures of experts.
     """
     blocks: list[MLPBlock] = []
-    for layer in mlp_layers(model):
+    for layer in alike_layers(model):
         if isinstance(layer, ExpertsBlock):
             raise InputError(
-                f"{layer.mlp}: expected one MLP, found a mixture of experts; networks and masks on "
-                "the forward pass work with experts, graphs and masks on weights do not yet"
+                f"{layer.mlp}: expected one MLP, found a mixture of experts; graphs and masks take "
+                "experts with full weights, not with adapters"
             )
         blocks.append(layer)
-    widths = sorted({block.d_mlp for block in blocks})
-    if len(widths) > 1:
-        raise InputError(f"{type(model).__name__}: expected MLPs of one width, found {widths}")
     return blocks
+
+
+def alike_layers(model: nn.Module) -> list[MLPBlock | ExpertsBlock]:
+    """Find the MLPs of every decoder block: in all of them as many, and of one width.
+
+    Expert e of layer l, of E experts each, is MLP l·E + e of the model.
+
+    Raises
+    ------
+    InputError
+        As :func:`mlp_layers`, for shared experts, and for layers that differ.
+    """
+    layers = mlp_layers(model)
+    for layer in layers:
+        if isinstance(layer, ExpertsBlock) and layer.shared is not None:
+            raise InputError(
+                f"{layer.mlp}: expected routed experts alone, found shared ones of "
+                f"{layer.shared.d_mlp} neurons too; networks and masks on the forward pass work "
+                "with them, graphs and masks on weights do not"
+            )
+    found = sorted({(layer.n_mlps, layer.d_mlp) for layer in layers})
+    if len(found) > 1:
+        words = " and ".join(f"{n} of {d_mlp} neurons" for n, d_mlp in found)
+        raise InputError(
+            f"{type(model).__name__}: expected MLPs of one width, as many in every layer, found "
+            f"{words}; graphs and masks on weights take no others"
+        )
+    return layers
 
 
 def has_adapters(module: nn.Module) -> bool:
@@ -116,14 +156,15 @@ def linear_widths(path: str, module: Any) -> tuple[int, int]:
     raise InputError(f"{path}: expected a linear layer, found {type(module).__name__}")
 
 
-def _config(model: nn.Module) -> Any:
+def text_config(model: nn.Module) -> Any:
+    """Return the configuration of a model's decoder."""
     config: Any = model.config
     return config.get_text_config()
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Find the one list of decoder blocks; lists inside of another one are part of a block."""
-    n_layers = _config(model).num_hidden_layers
+    n_layers = text_config(model).num_hidden_layers
     lists = {
         name: module
         for name, module in model.named_modules()
@@ -139,7 +180,7 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _layer(prefix: str, layer: int, block: nn.Module, d_model: int) -> MLPBlock | ExpertsBlock:
-    modules = _modules(block)
+    modules = block_modules(block)
     if EXPERTS in modules:
         return _experts(prefix, layer, modules, d_model)
     return _block(prefix, layer, modules, _layout(prefix, modules), d_model)
@@ -201,7 +242,7 @@ def _block(
     )
 
 
-def _modules(block: nn.Module) -> dict[str, nn.Module]:
+def block_modules(block: nn.Module) -> dict[str, nn.Module]:
     """Return a block's modules by path; where an adapter wraps a layer, the layer alone."""
     modules: dict[str, Any] = dict(block.named_modules())
     wrappers = tuple(f"{path}." for path, module in modules.items() if has_adapters(module))

@@ -1,25 +1,39 @@
-"""The parameters whose entries belong to neurons: the MLP's weights, or those of its adapters."""
+"""The parameters whose entries belong to neurons: weights of MLPs and heads, or adapters."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fnsft.architectures.blocks import MLPBlock, has_adapters, linear_widths, mlp_blocks
+from fnsft.architectures.blocks import (
+    ExpertsBlock,
+    MLPBlock,
+    alike_layers,
+    has_adapters,
+    linear_widths,
+    mlp_blocks,
+)
+from fnsft.architectures.heads import head_blocks
+from fnsft.config.stages import Neurons
 from fnsft.errors import InputError
 
-Role = Literal["gate", "up", "down"]
+Role = Literal["gate", "up", "down", "value", "output"]
+READERS = ("down", "output")  # what has a neuron's weights in a column of [out, in]
 
 
 @dataclass(frozen=True, eq=False)
 class MLPMatrix:
-    """One matrix of an MLP or its adapter: a parameter, or its half when gate and up are fused.
+    """One matrix of an MLP, of its adapter, or of attention heads: a parameter, or a part of it.
 
-    ``name`` is the parameter's, with ``[gate]`` or ``[up]`` behind it for a half. ``index``
-    counts the model's matrices. The matrix holds ``d_mlp`` neurons along ``neuron_axis``,
-    from ``offset`` on. A bias [N] is a matrix [N, 1].
+    ``name`` is the parameter's, with the expert and the role behind it where it has several.
+    ``index`` counts the model's matrices. The matrix holds ``d_mlp`` neurons along
+    ``neuron_axis``, from ``offset`` on. A bias [N] is a matrix [N, 1].
+
+    ``layer`` is that of graphs: a decoder block's, or, of E experts a block, expert e of block l
+    is layer l·E + e. A parameter of experts is [E, rows, columns], and ``expert`` says which.
     """
 
     name: str
@@ -30,52 +44,83 @@ class MLPMatrix:
     d_mlp: int
     offset: int
     parameter: nn.Parameter
+    expert: int | None = None
 
     @property
     def input_axis(self) -> int:
         """The axis along which the weights of different inputs lie; no bias's."""
-        return self.neuron_axis if self.role == "down" else 1 - self.neuron_axis
+        return self.neuron_axis if self.role in READERS else 1 - self.neuron_axis
 
     @property
     def n_inputs(self) -> int:
-        """How many inputs a weight matrix has: neurons in down, ``d_model`` in the others."""
+        """How many inputs a weight matrix has: neurons in a reader, ``d_model`` in the others."""
         return self.view(self.parameter).shape[self.input_axis]
+
+    @property
+    def module(self) -> str:
+        """The path of the module whose weight it is."""
+        return self.name.partition(".weight")[0]
 
     def view(self, tensor: Tensor) -> Tensor:
         """Return this matrix's part, sharing memory, of a tensor shaped like the parameter."""
-        whole = tensor[:, None] if tensor.ndim == 1 else tensor
+        whole = tensor if self.expert is None else tensor[self.expert]
+        whole = whole[:, None] if whole.ndim == 1 else whole
         return whole.narrow(self.neuron_axis, self.offset, self.d_mlp)
+
+
+def neuron_matrices(model: nn.Module, neurons: Neurons) -> list[MLPMatrix]:
+    """List the weight matrices of these neurons; raises as the function for them."""
+    return mlp_matrices(model) if neurons == "mlp" else head_matrices(model)
 
 
 def mlp_matrices(model: nn.Module) -> list[MLPMatrix]:
     """List the MLP weight matrices: layer by layer, gate, up, down; biases are not among them.
 
+    In mixtures they are those of expert after expert.
+
     Raises
     ------
     InputError
-        As :func:`mlp_blocks`; for quantised weights, which have no matrix to view; and for
+        As :func:`alike_layers`; for quantised weights, which have no matrix to view; and for
         weights with adapters, which are not what is trained.
     """
-    matrices: list[MLPMatrix] = []
-    for block, role, path in _projections(model):
-        parameter, transposed = plain_weight(path, model.get_submodule(path))
-        axis = int((role == "down") != transposed)
-        matrices.append(_matrix(len(matrices), block, role, axis, f"{path}.weight", parameter))
-    return matrices
+    found: list[MLPMatrix] = []
+    for layer in alike_layers(model):
+        if isinstance(layer, ExpertsBlock):
+            found += _of_experts(model, layer)
+        else:
+            found += _weights(model, _of_mlp(layer))
+    return _numbered(found)
 
 
-def mlp_biases(model: nn.Module) -> list[MLPMatrix]:
-    """List the biases of gate and up, whose indices follow those of :func:`mlp_matrices`.
+def head_matrices(model: nn.Module) -> list[MLPMatrix]:
+    """List the weight matrices of attention heads' channels: layer by layer, value and output.
 
-    Down's bias is no neuron's.
+    Value is left out where a row of it is no neuron's (:mod:`.heads`).
+
+    Raises
+    ------
+    InputError
+        As :func:`head_blocks`, and for weights as :func:`mlp_matrices`.
+    """
+    return _numbered(_weights(model, _head_projections(model)))
+
+
+def neuron_biases(model: nn.Module, neurons: Neurons = "mlp") -> list[MLPMatrix]:
+    """List the biases of gate, up and value, whose indices follow those of the matrices.
+
+    That of down or output is no neuron's, and experts have none.
     """
     biases: list[MLPMatrix] = []
-    first = len(mlp_matrices(model))
-    for block, role, path in _projections(model):
-        bias = getattr(model.get_submodule(path), "bias", None)
-        if role != "down" and bias is not None:
-            biases.append(_matrix(first + len(biases), block, role, 0, f"{path}.bias", bias))
-    return biases
+    matrices = neuron_matrices(model, neurons)
+    for matrix in matrices:
+        module = None if matrix.expert is not None else model.get_submodule(matrix.module)
+        bias = getattr(module, "bias", None)
+        if matrix.role not in READERS and bias is not None:
+            name = matrix.name.replace(".weight", ".bias")
+            own = dataclasses.replace(matrix, name=name, neuron_axis=0, parameter=bias)
+            biases.append(own)
+    return _numbered(biases, first=len(matrices))
 
 
 def adapter_matrices(model: nn.Module, adapter: str = "default") -> list[MLPMatrix]:
@@ -96,22 +141,89 @@ def adapter_matrices(model: nn.Module, adapter: str = "default") -> list[MLPMatr
     down. A of gate and up and B of down are every neuron's, so they are not listed; whatever
     they hold, a neuron's part is zero while its own parameters are.
     """
-    matrices: list[MLPMatrix] = []
-    for block, role, path in _projections(model):
-        _require_lora(path, model.get_submodule(path), adapter)
-        name = f"{path}.{'lora_A' if role == 'down' else 'lora_B'}.{adapter}.weight"
-        axis, parameter = int(role == "down"), model.get_parameter(name)
-        matrices.append(_matrix(len(matrices), block, role, axis, name, parameter))
-    return matrices
+    found = []
+    for projection in (p for block in mlp_blocks(model) for p in _of_mlp(block)):
+        _require_lora(projection.path, model.get_submodule(projection.path), adapter)
+        axis = int(projection.role == "down")
+        name = f"{projection.path}.{'lora_A' if axis else 'lora_B'}.{adapter}.weight"
+        found.append(projection.matrix(name, axis, model.get_parameter(name)))
+    return _numbered(found)
 
 
-def _projections(model: nn.Module) -> Iterator[tuple[MLPBlock, Role, str]]:
-    """Yield the paths of each block's gate, up and down; a fused projection is both of two."""
-    for block in mlp_blocks(model):
-        paths: dict[Role, str | None] = {"gate": block.gate, "up": block.up, "down": block.down}
-        for role, path in paths.items():
-            if path is not None:
-                yield block, role, path
+class _Projection(NamedTuple):
+    """A linear layer that holds ``width`` neurons from ``offset`` on, among others if ``half``."""
+
+    layer: int
+    role: Role
+    path: str
+    width: int
+    offset: int = 0
+    half: bool = False
+
+    def matrix(self, name: str, neuron_axis: int, parameter: nn.Parameter) -> MLPMatrix:
+        return MLPMatrix(
+            name=f"{name}[{self.role}]" if self.half else name,
+            layer=self.layer,
+            index=0,
+            role=self.role,
+            neuron_axis=neuron_axis,
+            d_mlp=self.width,
+            offset=self.offset,
+            parameter=parameter,
+        )
+
+
+def _of_mlp(block: MLPBlock) -> Iterator[_Projection]:
+    """Yield a block's gate, up and down; a fused projection is both of two."""
+    at, width, fused = block.layer, block.d_mlp, block.fused
+    if block.gate is not None:
+        yield _Projection(at, "gate", block.gate, width, half=fused)
+    yield _Projection(at, "up", block.up, width, width if fused else 0, half=fused)
+    yield _Projection(at, "down", block.down, width)
+
+
+def _head_projections(model: nn.Module) -> Iterator[_Projection]:
+    for block in head_blocks(model):
+        at, width = block.layer, block.width
+        if block.value is not None:
+            yield _Projection(at, "value", block.value, width, block.offset, block.offset > 0)
+        yield _Projection(at, "output", block.output, width)
+
+
+def _weights(model: nn.Module, projections: Iterable[_Projection]) -> Iterator[MLPMatrix]:
+    for projection in projections:
+        path = projection.path
+        parameter, transposed = plain_weight(path, model.get_submodule(path))
+        axis = int((projection.role in READERS) != transposed)
+        yield projection.matrix(f"{path}.weight", axis, parameter)
+
+
+def _of_experts(model: nn.Module, block: ExpertsBlock) -> Iterator[MLPMatrix]:
+    experts: Any = model.get_submodule(block.experts)
+    if has_adapters(experts):
+        raise InputError(
+            f"{block.experts}: expected weights without adapters, found those of "
+            f"{type(experts).__name__} of peft; merge the adapters first"
+        )
+    width = block.d_expert
+    for expert in range(block.n_experts):
+        layer = block.layer * block.n_experts + expert
+        for role, name, offset in _EXPERT_PARTS:
+            path = f"{block.experts}.{name}"
+            part = _Projection(layer, role, path, width, offset * width, half=role != "down")
+            matrix = part.matrix(f"{path}[{expert}]", int(role == "down"), getattr(experts, name))
+            yield dataclasses.replace(matrix, expert=expert)
+
+
+_EXPERT_PARTS: tuple[tuple[Role, str, int], ...] = (
+    ("gate", "gate_up_proj", 0),
+    ("up", "gate_up_proj", 1),
+    ("down", "down_proj", 0),
+)
+
+
+def _numbered(matrices: Iterable[MLPMatrix], first: int = 0) -> list[MLPMatrix]:
+    return [dataclasses.replace(matrix, index=i) for i, matrix in enumerate(matrices, first)]
 
 
 def plain_weight(path: str, module: Any) -> tuple[nn.Parameter, bool]:
@@ -147,19 +259,3 @@ def _require_lora(path: str, module: Any, adapter: str) -> None:
             f"{path}: expected plain LoRA, found {type(variant or module).__name__}; "
             "use a LoraConfig without use_dora or another variant"
         )
-
-
-def _matrix(
-    index: int, block: MLPBlock, role: Role, neuron_axis: int, name: str, parameter: nn.Parameter
-) -> MLPMatrix:
-    half = block.fused and role != "down"
-    return MLPMatrix(
-        name=f"{name}[{role}]" if half else name,
-        layer=block.layer,
-        index=index,
-        role=role,
-        neuron_axis=neuron_axis,
-        d_mlp=block.d_mlp,
-        offset=block.d_mlp if half and role == "up" else 0,
-        parameter=parameter,
-    )

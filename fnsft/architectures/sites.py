@@ -118,8 +118,15 @@ def watch_site(model: nn.Module, site: Site, see: See) -> Iterator[None]:
         As :func:`site_places`; and when values shall take the place of those of routed and
         shared experts together, since the first have passed before the last are made.
     """
+    with watch_places(model, site_places(model, site), see):
+        yield
+
+
+@contextlib.contextmanager
+def watch_places(model: nn.Module, layers: Sequence[list[Place]], see: See) -> Iterator[None]:
+    """Do what :func:`watch_site` does, for the places of every layer."""
     with contextlib.ExitStack() as hooks:
-        for layer, places in enumerate(site_places(model, site)):
+        for layer, places in enumerate(layers):
             watcher = _Watcher(layer, len(places), see)
             for place in places:
                 change = functools.partial(watcher.change, place.start)

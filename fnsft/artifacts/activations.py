@@ -1,10 +1,11 @@
-"""Activation dump: which MLP neurons every token activates, as a folder of bits.
+"""Activation dump: which neurons every token activates, as a folder of bits.
 
 ``layer_003.safetensors`` holds ``block_00000``, ``block_00001``, …, each [N, W] uint64: one
 row a neuron; token t of the block is bit t % 64, counted from the least, of word t // 64, and
 the bits after the last token are 0. ``tokens.safetensors`` holds the token ids, where samples
 begin, and [n_layers, N]. Tokens are in the order of the data, without padding. Where asked,
-``values_003.safetensors`` holds the activations of ``sampled_tokens``, [S, N] float16.
+``values_003.safetensors`` holds the activations of ``sampled_tokens``, [S, N] float16. Expert e of
+block l, of E each, is layer l·E + e.
 
 Shapes: N = ``d_mlp`` neurons, T = tokens, n = tokens of one call, W = words of 64 tokens,
 S = sampled tokens.
@@ -25,6 +26,7 @@ from fnsft.artifacts.tensors import (
     read_tensors,
     write_tensors,
 )
+from fnsft.config.stages import Neurons
 from fnsft.errors import InputError
 
 TOKENS_KIND, LAYER_KIND, VALUES_KIND = "activation-tokens", "activations", "activation-values"
@@ -210,7 +212,12 @@ class _ValueWriter:
 
 
 def write_dump_tokens(
-    folder: Path, shape: DumpShape, token_ids: np.ndarray, sample_offsets: np.ndarray, model: str
+    folder: Path,
+    shape: DumpShape,
+    token_ids: np.ndarray,
+    sample_offsets: np.ndarray,
+    model: str,
+    neurons: Neurons = "mlp",
 ) -> None:
     """Write what the layers share: token ids [T] and sample offsets [samples + 1]."""
     tensors: dict[str, np.ndarray] = {
@@ -219,7 +226,7 @@ def write_dump_tokens(
         "sampled_tokens": shape.sampled_tokens,
         "shape": np.array([shape.n_layers, shape.d_mlp]),
     }
-    write_tensors(folder / TOKENS_FILE, Header(TOKENS_KIND, SCHEMA, model), tensors)
+    write_tensors(folder / TOKENS_FILE, Header(TOKENS_KIND, SCHEMA, model, neurons), tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +279,7 @@ class ActivationDump:
     token_ids: np.ndarray
     sample_offsets: np.ndarray
     sampled_tokens: np.ndarray
+    neurons: Neurons = "mlp"
 
     def layer(self, layer: int) -> LayerBits:
         """Return the bits of a layer, which are read when they are iterated."""
@@ -302,4 +310,6 @@ def open_dump(folder: Path) -> ActivationDump:
     except (KeyError, ValueError):
         raise InputError(f"{folder / TOKENS_FILE}: damaged; capture anew") from None
     shape = DumpShape(n_layers, d_mlp, len(token_ids), len(sampled_tokens))
-    return ActivationDump(folder, shape, header.model, token_ids, sample_offsets, sampled_tokens)
+    return ActivationDump(
+        folder, shape, header.model, token_ids, sample_offsets, sampled_tokens, header.neurons
+    )

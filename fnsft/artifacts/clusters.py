@@ -15,6 +15,7 @@ import numpy as np
 
 from fnsft.artifacts.storage import write_json
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
+from fnsft.config.stages import Neurons
 from fnsft.errors import InputError
 
 KIND, SCHEMA = "clusters", 1
@@ -43,10 +44,11 @@ class Clusters:
 
     layers: list[LayerClusters]
     d_mlp: int
+    neurons: Neurons = "mlp"
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers."""
+        """Layers, as of the graph."""
         return len(self.layers)
 
 
@@ -60,12 +62,12 @@ def write_clusters(path: Path, clusters: Clusters, model: str) -> None:
         tensors |= {f"layer_{number:03d}.{field}": getattr(layer, field) for field in FIELDS}
     members = {str(number): layer.members for number, layer in enumerate(clusters.layers)}
     write_json(path.with_suffix(".json"), members)
-    write_tensors(path, Header(KIND, SCHEMA, model), tensors)
+    write_tensors(path, Header(KIND, SCHEMA, model, clusters.neurons), tensors)
 
 
 def read_clusters(path: Path, model: str | None = None) -> Clusters:
     """Read clusters; when ``model`` is given they must be of the model with this identity."""
-    _, tensors = read_tensors(path, KIND, SCHEMA, model)
+    header, tensors = read_tensors(path, KIND, SCHEMA, model)
     try:
         n_layers, d_mlp = map(int, tensors["shape"])
         layers = [
@@ -81,4 +83,4 @@ def read_clusters(path: Path, model: str | None = None) -> Clusters:
                 f"{path}: layer {number}: expected a label for each of {d_mlp} "
                 f"neurons, found {layer.labels.shape}; cluster anew"
             )
-    return Clusters(layers, d_mlp)
+    return Clusters(layers, d_mlp, header.neurons)

@@ -1,4 +1,4 @@
-"""Collaboration graph: the heaviest neighbours of every MLP neuron, as CSR, layer by layer.
+"""Collaboration graph: the heaviest neighbours of every neuron, as CSR, layer by layer.
 
 ``layer_003.indptr`` int64 [N + 1], ``.indices`` int32 and ``.weights`` float32 [edges]: row i
 lists the neighbours of neuron i by decreasing weight, of equal weights the lower index first,
@@ -24,6 +24,7 @@ from fnsft.artifacts.tensors import (
     read_tensors,
     write_tensors,
 )
+from fnsft.config.stages import Neurons
 from fnsft.errors import InputError
 
 KIND, DENSE_KIND, SCHEMA = "collaboration-graph", "dense-collaboration-graph", 1
@@ -56,10 +57,11 @@ class CollaborationGraph:
     layers: list[LayerGraph]
     d_mlp: int
     k_max: int
+    neurons: Neurons = "mlp"
 
     @property
     def n_layers(self) -> int:
-        """Decoder blocks of the model."""
+        """Decoder blocks of the model, or experts of all of them."""
         return len(self.layers)
 
 
@@ -69,12 +71,12 @@ def write_graph(path: Path, graph: CollaborationGraph, model: str) -> None:
     for number, layer in enumerate(graph.layers):
         for field, dtype in FIELDS.items():
             tensors[f"layer_{number:03d}.{field}"] = getattr(layer, field).astype(dtype, copy=False)
-    write_tensors(path, Header(KIND, SCHEMA, model), tensors)
+    write_tensors(path, Header(KIND, SCHEMA, model, graph.neurons), tensors)
 
 
 def read_graph(path: Path, model: str | None = None) -> CollaborationGraph:
     """Read a graph; when ``model`` is given it must be of the model with this identity."""
-    _, tensors = read_tensors(path, KIND, SCHEMA, model)
+    header, tensors = read_tensors(path, KIND, SCHEMA, model)
     try:
         n_layers, d_mlp, k_max = map(int, tensors["shape"])
         layers = [
@@ -89,7 +91,7 @@ def read_graph(path: Path, model: str | None = None) -> CollaborationGraph:
                 f"{path}: layer {number}: expected positive weights between {d_mlp} neurons, "
                 "found others; project anew"
             )
-    return CollaborationGraph(layers, d_mlp, k_max)
+    return CollaborationGraph(layers, d_mlp, k_max, header.neurons)
 
 
 def require_stored(k: int, k_max: int) -> None:
@@ -115,6 +117,7 @@ class DenseGraph:
     model: str
     n_layers: int
     d_mlp: int
+    neurons: Neurons = "mlp"
 
     def layer(self, layer: int) -> np.ndarray:
         """Read one layer's weights, [N, N] float32."""
@@ -130,11 +133,11 @@ class DenseGraph:
 
 @contextlib.contextmanager
 def dense_graph_writer(
-    path: Path, n_layers: int, d_mlp: int, model: str
+    path: Path, n_layers: int, d_mlp: int, model: str, neurons: Neurons = "mlp"
 ) -> Iterator[list[np.ndarray]]:
     """Yield every layer's [N, N] float32, mapped to the file, which appears whole at the end."""
     shapes = {_dense_name(layer): (d_mlp, d_mlp) for layer in range(n_layers)}
-    begin = leading_bytes(Header(DENSE_KIND, SCHEMA, model), "F32", shapes)
+    begin = leading_bytes(Header(DENSE_KIND, SCHEMA, model, neurons), "F32", shapes)
     shape = (n_layers, d_mlp, d_mlp)
     with written_whole(path) as partial:
         require_space(path, len(begin) + 4 * math.prod(shape))
@@ -159,7 +162,7 @@ def open_dense_graph(path: Path, model: str | None = None) -> DenseGraph:
         shapes = [file.get_slice(name).get_shape() for name in sorted(file.keys())]
         if not shapes or len(shapes[0]) != 2 or any(s != [shapes[0][0]] * 2 for s in shapes):
             raise InputError(f"{path}: expected square layers of one size, found {shapes[:2]}")
-        return DenseGraph(path, header.model, len(shapes), shapes[0][0])
+        return DenseGraph(path, header.model, len(shapes), shapes[0][0], header.neurons)
 
 
 def _dense_name(layer: int) -> str:

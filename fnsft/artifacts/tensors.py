@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fnsft.artifacts.storage import existing, written_whole
+from fnsft.config.stages import Neurons
 from fnsft.errors import InputError
 
 METADATA_KEY = "fnsft"
@@ -25,23 +26,29 @@ class Header:
     """What a tensor file says of itself.
 
     ``kind`` names the artefact, ``schema`` its layout's version; ``model`` is the identity
-    of the model that it was made from (:func:`fnsft.artifacts.identity.model_identity`).
+    of the model that it was made from (:func:`fnsft.artifacts.identity.model_identity`), and
+    ``neurons`` whose they are, where it is about any.
     """
 
     kind: str
     schema: int
     model: str
+    neurons: Neurons = "mlp"
 
     def as_metadata(self) -> dict[str, str]:
         """Return the header as safetensors metadata: one key, whose order cannot vary."""
-        return {METADATA_KEY: json.dumps(dataclasses.asdict(self))}
+        found = dataclasses.asdict(self)
+        if self.neurons == "mlp":  # as files from before there were others
+            del found["neurons"]
+        return {METADATA_KEY: json.dumps(found)}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str] | None, path: Path) -> Self:
         """Read the header from safetensors metadata."""
         try:
             found = json.loads((metadata or {})[METADATA_KEY])
-            return cls(kind=found["kind"], schema=found["schema"], model=found["model"])
+            neurons = found.get("neurons", "mlp")
+            return cls(found["kind"], found["schema"], found["model"], neurons)
         except (KeyError, ValueError, TypeError):
             raise InputError(f"{path}: expected an artefact of fnsft, found another file") from None
 
@@ -57,6 +64,15 @@ class Header:
                 f"{path}: made from model {self.model}, expected model {model}; "
                 "make it from this model, or name the model that it was made from"
             )
+
+
+def require_neurons(path: Path, found: Neurons, expected: Neurons) -> None:
+    """Refuse what is about other neurons."""
+    if found != expected:
+        raise InputError(
+            f"{path}: expected neurons {expected!r}, found {found!r}; capture with --neurons "
+            f"{expected}, or name what was made so"
+        )
 
 
 def write_tensors(path: Path, header: Header, tensors: dict[str, np.ndarray]) -> None:

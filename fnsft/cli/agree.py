@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace, settings: AgreeSettings) -> None:
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.measures import Measure, write_measures
     from fnsft.artifacts.networks import read_networks
+    from fnsft.artifacts.tensors import require_neurons
     from fnsft.neurons.matching import NetworkSet
     from fnsft.neurons.network_clusters import NETWORK_MEASURES, compare_with_clusters
 
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace, settings: AgreeSettings) -> None:
                 "intermediate), found the site output, whose channels are no neurons"
             )
         clusters = read_clusters(arguments.clusters, header.model)
+        require_neurons(arguments.clusters, clusters.neurons, "mlp")  # which networks are of
         if networks.widths != (clusters.d_mlp,) * clusters.n_layers:
             raise InputError(
                 f"{arguments.clusters}: expected {len(networks.widths)} layers of "

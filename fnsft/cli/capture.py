@@ -1,4 +1,4 @@
-"""``fnsft capture``: which MLP neurons every token of the training split activates."""
+"""``fnsft capture``: which neurons every token of the training split activates."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
     """Tokenise, make sure that the disk can hold the bits, and record them."""
     import numpy as np
 
-    from fnsft.architectures import mlp_blocks
+    from fnsft.architectures import graph_shape
     from fnsft.artifacts.activations import DumpShape, DumpWriter, write_dump_tokens
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
@@ -35,16 +35,17 @@ def run(arguments: argparse.Namespace, settings: CaptureSettings) -> None:
         split = load_split_of(arguments.model, arguments.data, settings.max_tokens)
         model = load_model(arguments.model, settings.dtype)
         samples = [sample.ids for sample in split.samples]
-        blocks = mlp_blocks(model)
-        shape = DumpShape(len(blocks), blocks[0].d_mlp, split.n_tokens, settings.sampled_tokens)
+        n_layers, width = graph_shape(model, settings.neurons)
+        shape = DumpShape(n_layers, width, split.n_tokens, settings.sampled_tokens)
         with written_whole(arguments.output) as folder:
             folder.mkdir()
             require_space(arguments.output, shape.n_bytes)
             print(f"{arguments.output}: {size_in_words(shape.n_bytes)} to write", file=sys.stderr)
             offsets = np.cumsum([0, *map(len, samples)])
-            write_dump_tokens(folder, shape, np.concatenate(samples), offsets, identity)
+            token_ids = np.concatenate(samples)
+            write_dump_tokens(folder, shape, token_ids, offsets, identity, settings.neurons)
             with DumpWriter(folder, shape, identity) as writer:
-                capture_dump(model, samples, settings.batch_size, writer)
+                capture_dump(model, samples, settings.batch_size, writer, settings.neurons)
         record.note(
             samples=len(samples),
             samples_left_out=split.n_left_out,

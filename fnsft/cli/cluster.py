@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace, settings: ClusterSettings) -> None:
             for layer in tqdm(graph.layers, desc="cluster", unit="layer", disable=None)
         ]
         model = graph_model(arguments.graph)
-        write_clusters(arguments.output, Clusters(layers, graph.d_mlp), model)
+        clusters = Clusters(layers, graph.d_mlp, graph.neurons)
+        write_clusters(arguments.output, clusters, model)
         n_clusters = [len(layer.members) for layer in layers]
         entropies = [round(entropy_bits(layer.labels), 4) for layer in layers]
         silent = [number for number, n in enumerate(n_clusters) if n == 0]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fnsft.artifacts.clusters import Clusters
     from fnsft.artifacts.graphs import CollaborationGraph
     from fnsft.artifacts.measures import Measure
+    from fnsft.config.stages import Neurons
     from fnsft.neurons.bits import Bits
     from fnsft.neurons.measures import Finding
     from fnsft.neurons.scores import LayerScores
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace, settings: MeasureSettings) -> None:
     with recorded_stage(settings, files, arguments.output) as record:
         identity = model_identity(arguments.model)
         inputs = read_inputs(files, settings.k, identity)
-        rows = up_rows(load_model(arguments.model, "float32"))
+        rows = neuron_rows(load_model(arguments.model, "float32"), inputs.dump.neurons)
         run_of = {
             "model": arguments.model_name,
             "source": arguments.source,
@@ -143,6 +144,7 @@ def read_inputs(files: dict[str, Path], k: int, identity: str) -> Inputs:
     from fnsft.artifacts.activations import open_dump
     from fnsft.artifacts.clusters import read_clusters
     from fnsft.artifacts.graphs import read_graph
+    from fnsft.artifacts.tensors import require_neurons
 
     dump = open_dump(files["activations"])
     if dump.model != identity:
@@ -155,6 +157,7 @@ def read_inputs(files: dict[str, Path], k: int, identity: str) -> Inputs:
     for name, path in files.items():
         if "graph" in name:
             graph = graphs[name] = read_graph(path, identity)
+            require_neurons(path, graph.neurons, dump.neurons)
             require_shape(path, (graph.n_layers, graph.d_mlp), expected)
             if k > graph.k_max:
                 raise InputError(
@@ -163,6 +166,7 @@ def read_inputs(files: dict[str, Path], k: int, identity: str) -> Inputs:
                 )
         elif "clusters" in name:
             part = clusters[name] = read_clusters(path, identity)
+            require_neurons(path, part.neurons, dump.neurons)
             require_shape(path, (len(part.layers), part.d_mlp), expected)
     return Inputs(
         graph=graphs.pop("graph"),
@@ -183,12 +187,12 @@ def require_shape(path: Path, found: tuple[int, int], expected: tuple[int, int])
         )
 
 
-def up_rows(model: "Module") -> "Iterator[np.ndarray]":
-    """Yield every layer's up projection, one row a neuron, [N, d] float32."""
-    from fnsft.architectures import mlp_matrices
+def neuron_rows(model: "Module", neurons: "Neurons") -> "Iterator[np.ndarray]":
+    """Yield every layer's up (of heads: output) projection, one row a neuron, [N, d] float32."""
+    from fnsft.architectures import neuron_matrices
 
-    for matrix in mlp_matrices(model):
-        if matrix.role == "up":
+    for matrix in neuron_matrices(model, neurons):
+        if matrix.role in ("up", "output"):
             weights = matrix.view(matrix.parameter.detach())
             yield (weights.t() if matrix.neuron_axis else weights).float().cpu().numpy()
 

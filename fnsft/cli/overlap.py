@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, settings: OverlapSettings) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from fnsft.architectures import mlp_matrices
+    from fnsft.architectures import graph_shape, neuron_matrices
     from fnsft.artifacts.graphs import read_graph
     from fnsft.artifacts.identity import model_identity
     from fnsft.artifacts.manifest import recorded_stage
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace, settings: OverlapSettings) -> None:
         graph = read_graph(arguments.graph, model_identity(arguments.model))
         split = load_split_of(arguments.model, arguments.data, settings.max_tokens)
         model = load_model(arguments.model, "float32")
-        matrices = mlp_matrices(model)
-        expected = (matrices[-1].layer + 1, matrices[0].d_mlp)
+        matrices = neuron_matrices(model, graph.neurons)
+        expected = graph_shape(model, graph.neurons)
         require_shape(arguments.graph, (graph.n_layers, graph.d_mlp), expected)
         samples = split.samples[: settings.batches * settings.batch_size]
         starts = range(0, len(samples), settings.batch_size)

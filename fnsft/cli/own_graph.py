@@ -35,15 +35,19 @@ def wanted_structure(arguments: argparse.Namespace, settings: TrainSettings) -> 
 
 
 def read_structure(path: Path, settings: TrainSettings, model: str) -> "Graph":
-    """Read the graph or clusters of this model."""
+    """Read the graph or clusters of this model's neurons."""
     from fnsft.artifacts.clusters import read_clusters
     from fnsft.artifacts.graphs import open_dense_graph, read_graph
+    from fnsft.artifacts.tensors import require_neurons
 
+    found: Graph
     if settings.wanted_structure == "clusters":
-        return read_clusters(path, model)
-    return (
-        open_dense_graph(path, model) if settings.affinity == "dense" else read_graph(path, model)
-    )
+        found = read_clusters(path, model)
+    else:
+        read = open_dense_graph if settings.affinity == "dense" else read_graph
+        found = read(path, model)
+    require_neurons(path, found.neurons, settings.neurons)
+    return found
 
 
 def make_graph(files: "RunFiles", settings: TrainSettings) -> Path:
@@ -82,7 +86,7 @@ def make_graph(files: "RunFiles", settings: TrainSettings) -> Path:
     statistics.run(_flags(**model_and_data, output=tokens), StatisticsSettings(max_tokens=limit))
     capture.run(
         _flags(**model_and_data, output=activations),
-        CaptureSettings(max_tokens=limit, dtype=settings.dtype),
+        CaptureSettings(neurons=settings.neurons, max_tokens=limit, dtype=settings.dtype),
     )
     k_max = max(settings.k, ProjectSettings().k_max)
     project.run(

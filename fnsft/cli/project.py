@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
         with contextlib.ExitStack() as stack:
             dense: list[np.ndarray] | None = None
             if settings.dense:
-                writer = dense_graph_writer(arguments.output, n_layers, d_mlp, dump.model)
+                size = (n_layers, d_mlp)
+                writer = dense_graph_writer(arguments.output, *size, dump.model, dump.neurons)
                 dense = stack.enter_context(writer)
             for number in tqdm(range(n_layers), desc="project", unit="layer", disable=None):
                 bits: Bits = dump.layer(number)
@@ -70,7 +71,8 @@ def run(arguments: argparse.Namespace, settings: ProjectSettings) -> None:
                 mean_sizes.append(round(float(sizes.mean()), 2))
                 isolated.append(int((layer.indptr[1:] == layer.indptr[:-1]).sum()))
         if not settings.dense:
-            write_graph(arguments.output, CollaborationGraph(layers, d_mlp, k_max), dump.model)
+            graph = CollaborationGraph(layers, d_mlp, k_max, dump.neurons)
+            write_graph(arguments.output, graph, dump.model)
         empty = [number for number, n in enumerate(isolated) if n == d_mlp]
         record.note(
             tokens=dump.shape.n_tokens,

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace, settings: SimilaritySettings) -> None:
     from fnsft.artifacts.manifest import recorded_stage
     from fnsft.artifacts.similarity import Similarity, write_similarity
     from fnsft.artifacts.storage import require_suffix
+    from fnsft.artifacts.tensors import require_neurons
 
     require_suffix(arguments.output, ".jsonl")
     inputs = {"graph": arguments.graph, "descriptions": arguments.descriptions}
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace, settings: SimilaritySettings) -> None:
         identity = graph_model(arguments.graph)
         descriptions = read_descriptions(arguments.descriptions, identity)
         graph = read_graph(arguments.graph)
+        require_neurons(arguments.graph, graph.neurons, "mlp")  # which descriptions are of
         require_stored(settings.k, graph.k_max)
         run_of = {
             "model": arguments.model_name,

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from fnsft.architectures import mlp_matrices
+from fnsft.errors import InputError
 
 
 class CompactLinear(nn.Module):
@@ -125,12 +126,17 @@ def make_compact(model: nn.Module, trained: Sequence[Tensor]) -> None:
     Raises
     ------
     InputError
-        As :func:`fnsft.architectures.mlp_matrices`; then nothing has changed.
+        As :func:`fnsft.architectures.mlp_matrices`, and for experts; then nothing has changed.
     """
     indices = defaultdict(list)
     roles = {}
     for matrix in mlp_matrices(model):
-        path = matrix.name.partition(".weight")[0]
+        if matrix.expert is not None:
+            raise InputError(
+                f"{matrix.name}: compact: expected linear layers, found a mixture of experts; "
+                "leave compact off"
+            )
+        path = matrix.module
         indices[path].append(trained[matrix.layer].nonzero().flatten() + matrix.offset)
         roles[path] = matrix.role
     for path, found in indices.items():

@@ -2,10 +2,11 @@
 
 R × C is a matrix's shape. FSDP2 gives each process a contiguous run of the parameter's rows;
 a fused gate_up parameter holds two matrices one above the other, so that a process may hold
-many rows of one of them and none of the other. A matrix that is not sharded is one shard.
+many rows of one of them and none of the other. Of a parameter of experts [E, R, C] it gives each
+process whole experts. A matrix that is not sharded is one shard.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,8 @@ def shard_of(matrix: "MLPMatrix") -> Shard:
         For parameters that are sharded in another way than by rows.
     """
     parameter = matrix.parameter
-    n_rows, n_columns = parameter.shape if parameter.ndim > 1 else (*parameter.shape, 1)
+    held = parameter.shape if matrix.expert is None else parameter.shape[1:]
+    n_rows, n_columns = held if len(held) > 1 else (*held, 1)
     first, stop = 0, n_rows
     if matrix.neuron_axis == 0:
         first, stop = matrix.offset, matrix.offset + matrix.d_mlp
@@ -151,9 +153,13 @@ def shard_of(matrix: "MLPMatrix") -> Shard:
         )
     mesh, axis = parameter.device_mesh, sharded[0]
     processes = mesh.size(axis)
-    chunk = _chunk_rows(n_rows, processes)
-    cuts = [min(chunk * process, n_rows) for process in range(processes + 1)]
-    starts = tuple(min(max(cut, first), stop) - first for cut in cuts)
+    n_sliced = parameter.shape[0]
+    chunk = _chunk_rows(n_sliced, processes)
+    cuts = [min(chunk * process, n_sliced) for process in range(processes + 1)]
+    if matrix.expert is None:
+        starts = tuple(min(max(cut, first), stop) - first for cut in cuts)
+    else:
+        starts = tuple(0 if cut <= matrix.expert else shape[0] for cut in cuts)
     return Shard(shape, starts, mesh.get_local_rank(axis), mesh.get_group(axis))
 
 
@@ -163,16 +169,22 @@ def local_part(matrix: "MLPMatrix", tensor: torch.Tensor) -> torch.Tensor:
     ``tensor`` is the matrix's parameter, its gradient, or what this process holds of them.
     """
     shard, here = shard_of(matrix), local(tensor)
-    if shard.group is None or matrix.neuron_axis == 1:
+    if shard.group is None:
         return matrix.view(here)
     chunk = _chunk_rows(matrix.parameter.shape[0], len(shard.starts) - 1)
+    if matrix.expert is not None:
+        if shard.rows.start == shard.rows.stop:
+            return here.new_empty(0, shard.shape[1])
+        return replace(matrix, expert=matrix.expert - chunk * shard.rank).view(here)
+    if matrix.neuron_axis == 1:
+        return matrix.view(here)
     first = max(matrix.offset - chunk * shard.rank, 0)
     rows = here[first : first + shard.rows.stop - shard.rows.start]
     return rows[:, None] if rows.ndim == 1 else rows
 
 
 def _chunk_rows(n_rows: int, processes: int) -> int:
-    """Return the rows of all processes but the last ones, as torch.chunk cuts."""
+    """Return the rows, or experts, of all processes but the last ones, as torch.chunk cuts."""
     return -(-n_rows // processes)
 
 

@@ -12,23 +12,35 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from fnsft.architectures import neuron_activity
+from fnsft.architectures.activity import Watched
 from fnsft.artifacts.activations import DumpWriter
-from fnsft.config.stages import Site
+from fnsft.config.stages import Neurons
 from fnsft.neurons.packing import DevicePacker
+
+See = Callable[[int, slice, Tensor], None]
+SITES: dict[Neurons, Watched] = {"mlp": "activation", "heads": "heads"}
 
 
 def capture_dump(
-    model: PreTrainedModel, samples: Sequence[Sequence[int]], batch_size: int, writer: DumpWriter
+    model: PreTrainedModel,
+    samples: Sequence[Sequence[int]],
+    batch_size: int,
+    writer: DumpWriter,
+    neurons: Neurons = "mlp",
 ) -> None:
     """Write which neurons every token activates, and the values that the dump samples.
 
-    On an accelerator the bits are packed there (:class:`~.packing.DevicePacker`).
+    Every expert is a layer of the dump; a token activates neurons of those it is routed to. On
+    an accelerator the bits are packed there (:class:`~.packing.DevicePacker`).
     """
+    width = writer.shape.d_mlp
     if model.device.type == "cpu":
-        capture(model, samples, batch_size, writer.append, bool(writer.shape.n_sampled))
+        with_values = bool(writer.shape.n_sampled)
+        capture(model, samples, batch_size, writer.append, with_values, neurons, width)
         return
     with DevicePacker(writer) as packer:
-        watch_samples(model, samples, batch_size, packer.see)
+        see = by_width(width, packer.see)
+        watch_samples(model, samples, batch_size, see, SITES[neurons])
 
 
 def capture(
@@ -37,8 +49,12 @@ def capture(
     batch_size: int,
     record: Callable[[int, np.ndarray], None],
     with_values: bool = False,
+    neurons: Neurons = "mlp",
+    width: int | None = None,
 ) -> None:
     """Call ``record(layer, values)`` with [n, N], batch after batch in the data's order.
+
+    With a ``width`` N is that, and a layer of experts is as many layers as it has experts.
 
     ``values`` are bool, or with ``with_values`` the activations themselves as float32; a neuron
     is activated where they are positive.
@@ -52,7 +68,19 @@ def capture(
     def keep(layer: int, tokens: slice, values: Tensor) -> None:
         record(layer, (values.float() if with_values else values > 0).cpu().numpy())
 
-    watch_samples(model, samples, batch_size, keep)
+    see = by_width(width, keep) if width else keep
+    watch_samples(model, samples, batch_size, see, SITES[neurons])
+
+
+def by_width(width: int, see: See) -> See:
+    """Return a function that takes [n, E·N] of a layer and shows E layers of N = ``width``."""
+
+    def split(layer: int, tokens: slice, values: Tensor) -> None:
+        parts = values.split(width, dim=1)
+        for number, part in enumerate(parts, start=layer * len(parts)):
+            see(number, tokens, part)
+
+    return split
 
 
 @torch.inference_mode()
@@ -60,8 +88,8 @@ def watch_samples(
     model: PreTrainedModel,
     samples: Sequence[Sequence[int]],
     batch_size: int,
-    see: Callable[[int, slice, Tensor], None],
-    site: Site = "activation",
+    see: See,
+    site: Watched = "activation",
     desc: str = "capture",
 ) -> None:
     """Call ``see(layer, tokens, values)`` with [n, N], batch after batch in the data's order.

@@ -1,4 +1,4 @@
-"""How strong the values that MLPs read are on some text: neurons, and inputs of every matrix.
+"""How strong values are on some text: those of neurons, and the inputs of every matrix.
 
 Shapes: n tokens of a batch, N neurons, d = ``d_model``.
 """
@@ -13,39 +13,54 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from fnsft.architectures.blocks import mlp_blocks
-from fnsft.architectures.sites import site_widths
-from fnsft.neurons.capture import watch_samples
+from fnsft.architectures import MLPMatrix, graph_shape
+from fnsft.architectures.activity import Watched
+from fnsft.config.stages import Neurons
+from fnsft.errors import InputError
+from fnsft.neurons.capture import by_width, watch_samples
 
 BATCH_SAMPLES = 8
 
 
-def mean_activations(model: PreTrainedModel, samples: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Return the mean of |a| over all tokens, float64 [N] a layer; a is what down reads.
+def mean_activations(
+    model: PreTrainedModel, samples: Sequence[Sequence[int]], neurons: Neurons = "mlp"
+) -> list[np.ndarray]:
+    """Return the mean of |a| over all tokens, float64 [N] a layer, or an expert.
 
-    Memory beside the model: a forward pass without its logits, and one layer's values.
+    a is what down, or the output projection of heads, reads; 0 in experts that a token is not
+    routed to. Memory beside the model: a forward pass without its logits, and one layer's values.
     """
-    sums = [np.zeros(width) for width in site_widths(model)["intermediate"]]
+    n_layers, width = graph_shape(model, neurons)
+    sums = np.zeros((n_layers, width))
 
     def see(layer: int, tokens: slice, values: torch.Tensor) -> None:
         sums[layer] += values.abs().sum(dim=0, dtype=torch.float64).cpu().numpy()
 
-    watch_samples(model, samples, BATCH_SAMPLES, see, "intermediate", "active neurons")
-    n_tokens = sum(map(len, samples))
-    return [total / n_tokens for total in sums]
+    site: Watched = "heads" if neurons == "heads" else "intermediate"
+    watch_samples(model, samples, BATCH_SAMPLES, by_width(width, see), site, "active neurons")
+    return list(sums / sum(map(len, samples)))
 
 
 @torch.inference_mode()
 def input_norms(
-    model: PreTrainedModel, samples: Sequence[Sequence[int]]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return ‖x_j‖₂ over all tokens of every input, float64: [d] of gate and up, [N] of down.
+    model: PreTrainedModel, samples: Sequence[Sequence[int]], matrices: Sequence[MLPMatrix]
+) -> list[np.ndarray]:
+    """Return ‖x_j‖₂ over all tokens of every input of every matrix, float64 [inputs].
 
     One pass a sample, so that there is no padding; its memory is that of a forward pass without
     its logits.
+
+    Raises
+    ------
+    InputError
+        For matrices of experts, whose inputs are those of the tokens that they are given.
     """
     model.eval()
-    blocks = mlp_blocks(model)
+    if matrices[0].expert is not None:
+        raise InputError(
+            f"{matrices[0].name}: expected a linear layer, whose inputs can be recorded, found an "
+            "expert's matrix; use column_score magnitude or random, or another method"
+        )
     squares: dict[str, Any] = {}
 
     def add(path: str, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -53,11 +68,11 @@ def input_norms(
         squares[path] = squares.get(path, 0) + values.double().square().sum(dim=0).cpu()
 
     with contextlib.ExitStack() as hooks:
-        for path in (path for block in blocks for path in (block.up, block.down)):
+        for path in {matrix.module for matrix in matrices}:
             module = model.get_submodule(path)
             hook = module.register_forward_pre_hook(functools.partial(add, path))
             hooks.callback(hook.remove)
         for ids in tqdm(samples, desc="input norms", unit="sample", disable=None):
             model.base_model(input_ids=torch.tensor([ids]).to(model.device), use_cache=False)
     roots = {path: total.sqrt().numpy() for path, total in squares.items()}
-    return [(roots[block.up], roots[block.down]) for block in blocks]
+    return [roots[matrix.module] for matrix in matrices]

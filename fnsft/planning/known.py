@@ -41,17 +41,19 @@ class Model:
         is_lora = settings.method == "lora"
         only_mlp = is_lora and settings.trains_networks and settings.unmasked == "freeze"
         targets = "mlp" if only_mlp else settings.lora_targets
-        return _shape(self.config, is_lora, targets)
+        return _shape(self.config, is_lora, targets, settings.neurons)
 
 
 @functools.lru_cache
-def _shape(config: str, is_lora: bool, targets: Any) -> "ModelShape":
+def _shape(config: str, is_lora: bool, targets: Any, neurons: Any) -> "ModelShape":
     from transformers import AutoConfig
 
     from fnsft.training.memory import shape_of_config
 
     fields = json.loads(config)
-    settings = TrainSettings(method="lora", lora_targets=targets) if is_lora else TrainSettings()
+    settings = TrainSettings(method="random", neurons=neurons)
+    if is_lora:
+        settings = TrainSettings(method="lora", lora_targets=targets)
     return shape_of_config(AutoConfig.for_model(fields.pop("model_type"), **fields), settings)
 
 

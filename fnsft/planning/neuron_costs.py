@@ -34,14 +34,15 @@ DESCRIPTION_BYTES = 53  # of one of two of a neuron, compressed
 
 def capture_cost(model: Model, samples: Samples, settings: CaptureSettings) -> tuple[Cost, Neurons]:
     """Return the cost of a dump of L·N·t bits, of ``sampled_tokens`` values, and the dump."""
-    shape = model.shape()
-    dump = DumpShape(shape.layers, shape.d_mlp, round(samples.tokens), settings.sampled_tokens)
+    shape = model.shape(TrainSettings(method="random", neurons=settings.neurons))
+    size_of_graph = (shape.graph_layers, shape.graph_width)
+    dump = DumpShape(*size_of_graph, round(samples.tokens), settings.sampled_tokens)
     size = dump.n_bytes + 8.0 * samples.tokens
     work = both(loaded(model, settings.dtype), _record(model, samples, settings, settings.dtype))
     work = work.plus(disk_bytes=size, tokens_read=samples.tokens)
     longest = min(samples.longest, settings.max_tokens)
     memory = inference_memory(shape, settings.dtype, settings.batch_size, longest, logits=False)
-    neurons = Neurons(model.name, shape.layers, shape.d_mlp, samples.tokens, size)
+    neurons = Neurons(model.name, *size_of_graph, samples.tokens, size)
     return Cost(work, memory, size, model=model.name, method="capture"), neurons
 
 

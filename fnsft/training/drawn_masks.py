@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainingArguments
 
-from fnsft.architectures import MLPMatrix, mlp_matrices
+from fnsft.architectures import MLPMatrix, neuron_matrices
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded
@@ -54,7 +54,7 @@ def draw_low_rank(
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0 and not (folder / FILE_NAME).exists():
             model.to(arguments.device)
-            matrices, masks = mlp_matrices(model), []
+            matrices, masks = neuron_matrices(model, settings.neurons), []
             for matrix in tqdm(matrices, desc="low rank", unit="matrix", disable=None):
                 score = low_rank_magnitudes(matrix.view(matrix.parameter), settings.lift_rank)
                 at = MatrixStep(matrix.layer, matrix.neuron_axis, matrix.index, 0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from fnsft.architectures import MLPMatrix, mlp_matrices
+from fnsft.architectures import MLPMatrix, neuron_matrices
 from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.config.stages import TrainSettings
@@ -69,14 +69,16 @@ def draw(
     ``ssu``: by :func:`column_scores`.
     """
     ids = [sample.ids for sample in samples]
+    matrices = neuron_matrices(model, settings.neurons)
     match settings.method:
         case "active-neurons":
-            scores = mean_activations(model, ids)
+            scores = mean_activations(model, ids, settings.neurons)
         case "collab-static":
-            scores = neuron_gradients(model, mlp_matrices(model), samples)
+            scores = neuron_gradients(model, matrices, samples)
         case "ssu":
-            norms = input_norms(model, ids) if settings.column_score == "wanda" else None
-            scores = [column_scores(m, norms, settings) for m in mlp_matrices(model)]
+            wanda = settings.column_score == "wanda"
+            norms = input_norms(model, ids, matrices) if wanda else None
+            scores = [column_scores(matrix, norms, settings) for matrix in matrices]
         case _:
             raise AssertionError(f"method {settings.method!r} ranks neither neurons nor columns")
     assert settings.fraction is not None and settings.polarity is not None
@@ -92,7 +94,7 @@ def draw(
 
 
 def column_scores(
-    matrix: MLPMatrix, norms: list[tuple[np.ndarray, np.ndarray]] | None, settings: TrainSettings
+    matrix: MLPMatrix, norms: list[np.ndarray] | None, settings: TrainSettings
 ) -> np.ndarray:
     """Return SSU's score of every input of a matrix, float64 (Yamaguchi et al. 2025, 2512.04844).
 
@@ -105,4 +107,4 @@ def column_scores(
         return np.zeros(matrix.n_inputs)
     weight = matrix.view(matrix.parameter.detach())
     sums = weight.abs().sum(dim=1 - matrix.input_axis, dtype=torch.float64).cpu().numpy()
-    return sums if norms is None else sums * norms[matrix.layer][int(matrix.role == "down")]
+    return sums if norms is None else sums * norms[matrix.index]

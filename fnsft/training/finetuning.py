@@ -114,7 +114,7 @@ def fine_tune(
     set_seed(settings.seed)
     model = load_base(files, settings, arguments)
     if graph is not None:
-        require_shape(graph, model)
+        require_shape(graph, model, settings)
     of = structure_identity(settings, lineage)
     choice = chosen_neurons(model, files, train.samples, settings, arguments, of, stage)
     source = files.calibration

@@ -1,12 +1,17 @@
-"""From a method's settings to the policy that masks a model's MLP matrices."""
+"""From a method's settings to the policy that masks the matrices of a model's neurons."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from fnsft.architectures import MLPMatrix, adapter_matrices, mlp_blocks, mlp_matrices
-from fnsft.architectures.matrices import mlp_biases
+from fnsft.architectures import (
+    MLPMatrix,
+    adapter_matrices,
+    graph_shape,
+    neuron_biases,
+    neuron_matrices,
+)
 from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.graphs import CollaborationGraph, DenseGraph
 from fnsft.config.stages import CLUSTER_AFFINITIES, TrainSettings
@@ -45,22 +50,35 @@ Draw = Callable[[Sequence[MLPMatrix]], list[PackedMask]]  # masks that are drawn
 
 
 def masked_matrices(model: torch.nn.Module, settings: TrainSettings) -> list[MLPMatrix]:
-    """Return what a method masks: the MLP's weights, for neurons the biases too, or adapters.
+    """Return what a method masks: neurons' weights, for whole neurons biases too, or adapters.
 
     To the methods with a share p of every matrix a bias is no matrix.
     """
     if settings.method == "lora":
         return adapter_matrices(model)
-    return mlp_matrices(model) + (mlp_biases(model) if settings.neuron_wise else [])
+    neurons = settings.neurons
+    biases = neuron_biases(model, neurons) if settings.neuron_wise else []
+    return neuron_matrices(model, neurons) + biases
 
 
 def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
-    """Freeze all but what neurons own where the method, or ``unmasked: freeze``, asks for it."""
+    """Freeze all but what neurons own where the method, or ``unmasked: freeze``, asks for it.
+
+    Raises
+    ------
+    InputError
+        For a parameter of which neurons own a part alone, as of GPT-2's queries, keys and values.
+    """
     frozen = settings.masked and settings.unmasked == "freeze"
     # With adapters nothing else trains, and a quantised model has no weights to list.
     if settings.method != "lora" and (frozen or settings.method == "projections-only"):
         model.requires_grad_(False)
         for matrix in masked_matrices(model, settings):
+            if matrix.role == "value" and matrix.offset:
+                raise InputError(
+                    f"{matrix.name}: expected a parameter of the heads' values alone, found queries "
+                    "and keys beside them, which would train too; use unmasked train"
+                )
             matrix.parameter.requires_grad_(True)
 
 
@@ -98,8 +116,13 @@ def build_policy(
     device = local(matrices[0].parameter).device
     if settings.neuron_wise:
         assert isinstance(structure, NeuronChoice)
+        width = matrices[0].d_mlp  # a network's layer of experts is several layers here
         epochs = [
-            [layer.to(device) for layer in trained_neurons(settings, chosen)]
+            [
+                part.to(device)
+                for layer in trained_neurons(settings, chosen)
+                for part in layer.split(width)
+            ]
             for chosen in structure.epochs
         ]
         starts = [epoch_steps * number for number in range(1, len(epochs))]
@@ -166,10 +189,9 @@ def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity
     return list(knn)
 
 
-def require_shape(structure: Graph, model: torch.nn.Module) -> None:
+def require_shape(structure: Graph, model: torch.nn.Module, settings: TrainSettings) -> None:
     """Refuse the graph or clusters of a model of another shape."""
-    blocks = mlp_blocks(model)
-    expected = (len(blocks), blocks[0].d_mlp)
+    expected = graph_shape(model, settings.neurons)
     found = (structure.n_layers, structure.d_mlp)
     if found != expected:
         raise InputError(

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from fnsft.architectures import mlp_layers
+from fnsft.architectures import graph_shape, head_matrices, mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
 from fnsft.artifacts.storage import size_in_words
 from fnsft.config.stages import NEURON_METHODS, NetworksSettings, TrainSettings
@@ -31,8 +31,9 @@ HEAD_TILE_TOKENS, HEAD_TILE_COLUMNS = 4_096, 32_768  # TRL's: the loss never hol
 class ModelShape:
     """What of a model decides how much memory it takes; counts are of parameters.
 
-    ``packable`` are the entries of the decoder's linear layers, ``mlp`` those of the MLP
-    matrices, ``largest_mlp`` those of the largest. An adapter of rank r has ``r · adapter_widths``
+    ``packable`` are the entries of the decoder's linear layers, ``mlp`` those of the neurons'
+    matrices, ``largest_mlp`` those of the largest. A graph has ``graph_layers`` of ``graph_width``
+    neurons. An adapter of rank r has ``r · adapter_widths``
     entries; the layers that have one take ``adapter_inputs`` values a token.
     """
 
@@ -44,6 +45,8 @@ class ModelShape:
     adapter_widths: int
     adapter_inputs: int
     layers: int
+    graph_layers: int
+    graph_width: int
     d_model: int
     d_mlp: int
     gated: bool
@@ -99,8 +102,13 @@ def shape_of_config(config: PretrainedConfig, settings: TrainSettings) -> ModelS
         model = AutoModelForCausalLM.from_config(config)
     layers = mlp_layers(model)
     dense = [layer for layer in layers if isinstance(layer, MLPBlock)]
-    projections = [p for layer in dense for p in {layer.gate, layer.up, layer.down} if p]
-    entries = [_entries(model, path) for path in projections]
+    n_mlps, width = sum(layer.n_mlps for layer in layers), max(layer.d_mlp for layer in layers)
+    if settings.neurons == "heads":
+        n_mlps, width = graph_shape(model, "heads")
+        matrices = head_matrices(model)
+        entries = [matrix.view(matrix.parameter).numel() for matrix in matrices]
+    else:
+        entries = [n for layer in layers for n in _mlp_entries(model, layer)]
     targets = [linear_widths(path, model.get_submodule(path)) for path in _targets(model, settings)]
     heads = text.num_attention_heads
     d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -114,6 +122,8 @@ def shape_of_config(config: PretrainedConfig, settings: TrainSettings) -> ModelS
         adapter_widths=sum(i + o for i, o in targets),
         adapter_inputs=sum(i for i, _ in targets),
         layers=len(layers),
+        graph_layers=n_mlps,
+        graph_width=width,
         d_model=text.hidden_size,
         d_mlp=max(_active_width(layer, text) for layer in layers),
         gated=all(layer.gate is not None for layer in dense),
@@ -256,9 +266,9 @@ def _activations(
 
 def _affinities(shape: ModelShape, settings: TrainSettings) -> int:
     if settings.affinity == "dense":
-        return 4 * shape.layers * shape.d_mlp**2
+        return 4 * shape.graph_layers * shape.graph_width**2
     if settings.affinity in ("knn", "shuffled", "diffusion"):
-        return (4 + 8) * shape.layers * shape.d_mlp * settings.k
+        return (4 + 8) * shape.graph_layers * shape.graph_width * settings.k
     return 0
 
 
@@ -280,6 +290,16 @@ def _entries(model: nn.Module, path: str) -> int:
     module = model.get_submodule(path)
     assert isinstance(module, (nn.Linear, Conv1D))
     return module.weight.numel()
+
+
+def _mlp_entries(model: nn.Module, layer: MLPBlock | ExpertsBlock) -> list[int]:
+    """Return the entries of each matrix; of a fused one they are those of both halves."""
+    if isinstance(layer, ExpertsBlock):
+        matrix = layer.d_expert * layer.d_model
+        shared = [] if layer.shared is None else _mlp_entries(model, layer.shared)
+        return [matrix] * 3 * layer.n_experts + shared
+    paths = {layer.gate, layer.up, layer.down}
+    return [_entries(model, path) for path in paths if path is not None]
 
 
 def _active_width(layer: MLPBlock | ExpertsBlock, config: object) -> int:

@@ -93,7 +93,8 @@ def method_in_words(settings: TrainSettings) -> str:
     words: str = settings.method
     if settings.method in FRACTION_METHODS:
         what = "gradients" if settings.applies_to == "gradient" else "updates"
-        words += f", {settings.fraction:.0%} of every MLP matrix ({what} are masked)"
+        of = "MLP matrix" if settings.neurons == "mlp" else "matrix of attention heads"
+        words += f", {settings.fraction:.0%} of every {of} ({what} are masked)"
     if settings.method in RANKED_METHODS:
         what = "neurons" if settings.neuron_wise else f"columns by {settings.column_score}"
         words += f", highest {what}: {settings.polarity}"

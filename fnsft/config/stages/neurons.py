@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 from fnsft.config.settings import Settings, setting
 from fnsft.errors import InputError
 
+# What a neuron is: one of an MLP (of an expert), or a channel of an attention head's output.
+Neurons = Literal["mlp", "heads"]
+
 
 @dataclass(frozen=True)
 class StatisticsSettings(Settings):
@@ -18,11 +21,12 @@ class StatisticsSettings(Settings):
 
 @dataclass(frozen=True)
 class CaptureSettings(Settings):
-    """Which MLP neurons are activated by every token, bit-packed."""
+    """Which neurons are activated by every token, bit-packed."""
 
     stage: ClassVar[str] = "capture"
     version: ClassVar[int] = 2
 
+    neurons: Neurons = setting("mlp", "those of MLPs (and experts), or attention heads' channels")
     batch_size: int = setting(16, "samples a forward pass", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted (ours)", above=1)
     dtype: Literal["float64", "float32", "bfloat16"] = setting(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from fnsft.config.settings import Settings, setting
+from fnsft.config.stages.neurons import Neurons
 from fnsft.errors import InputError
 
 # Methods with a share p of each matrix (hft: of the matrices).
@@ -60,6 +61,10 @@ class TrainSettings(Settings):
         "share p of each MLP matrix that survives a step; absent: .5 where the method has one",
         above=0,
         maximum=1,
+    )
+    neurons: Neurons = setting(
+        "mlp",
+        "whose weights are masked: those of MLPs (and experts), or of attention heads' channels",
     )
     lam: float = setting(
         0.5, "weight λ of the neighbours in the score (2026)", minimum=0, maximum=1
@@ -237,6 +242,11 @@ class TrainSettings(Settings):
             raise InputError(
                 "moments: mofo ranks the momentum of the whole gradient, which 'full' keeps, found "
                 f"{self.moments!r}; leave it off"
+            )
+        if self.neurons == "heads" and (self.mask_mode or self.method in ("sft", "lora")):
+            raise InputError(
+                f"neurons: heads have weights to mask, and no networks, found {self._what}; use a "
+                "method that masks full weights, or leave it off"
             )
         self._check_polarity()
         self._check_networks()
