@@ -30,7 +30,7 @@ from fnsft.masks.selection import top_fraction
 class Matrix:
     """``d_mlp`` neurons from ``offset`` on of a parameter, as a fused gate_up has two.
 
-    A bias is a matrix of one column.
+    A bias is a matrix of one column; a parameter of experts has a matrix of each.
     """
 
     name: str
@@ -41,9 +41,11 @@ class Matrix:
     d_mlp: int
     offset: int
     parameter: Parameter
+    expert: int | None = None
 
     def view(self, tensor: torch.Tensor) -> torch.Tensor:
-        whole = tensor[:, None] if tensor.ndim == 1 else tensor
+        whole = tensor if self.expert is None else tensor[self.expert]
+        whole = whole[:, None] if whole.ndim == 1 else whole
         return whole.narrow(self.neuron_axis, self.offset, self.d_mlp)
 
 
@@ -75,6 +77,17 @@ def mlp_matrices(
             name, index = f"layers.{layer}.{role}", len(matrices)
             matrices.append(Matrix(name, role, layer, index, axis, neurons, offset, holder))
     return matrices
+
+
+def of_experts(matrices: list[Matrix]) -> list[Matrix]:
+    """The same matrices, but of two experts in one layer: in parameters [2, rows, columns]."""
+    stacked: dict[str, Parameter] = {}
+    for role in ("gate", "down"):
+        holders = [matrix.parameter for matrix in matrices if matrix.role == role]
+        stacked[role] = Parameter(torch.stack([holder.detach() for holder in holders]))
+        stacked[role].grad = torch.stack([holder.grad for holder in holders])
+    stacked["up"] = stacked["gate"]
+    return [replace(m, parameter=stacked[m.role], expert=m.layer) for m in matrices]
 
 
 def with_biases(matrices: list[Matrix]) -> list[Matrix]:

@@ -5,11 +5,12 @@ The processes meet on gloo; what they find goes to ``FOLDER/<what>-<rank>.pt``.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from matrices import Matrix, fractional_policies, mlp_matrices, whole_policies
+from matrices import Matrix, fractional_policies, mlp_matrices, of_experts, whole_policies
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -23,6 +24,7 @@ from fnsft.masks.optimizer import MaskedAdamW
 from fnsft.masks.policies import Policy
 
 NEURONS, WIDTH = 25, 7  # 50 and 7 rows, which neither two nor three processes share evenly
+MOE_POLICIES = ("collab", "mofo", "network", "columns")
 STEPS, BATCH, LENGTH = 20, 8, 24
 
 
@@ -36,10 +38,21 @@ def cases() -> list[tuple[torch.dtype, bool]]:
 
 def masks() -> dict[str, list[torch.Tensor]]:
     """Return every policy's masked gradients and update masks, of what this process holds."""
+    found = masks_of(lambda matrices: matrices, cases(), policies(NEURONS))
+    some = {name: policies(NEURONS)[name] for name in MOE_POLICIES}
+    moe = masks_of(of_experts, cases()[1:2], some)
+    return found | {f"moe {name}": parts for name, parts in moe.items()}
+
+
+def masks_of(
+    change: Callable[[list[Matrix]], list[Matrix]],
+    cases: list[tuple[torch.dtype, bool]],
+    policies: dict[str, Policy],
+) -> dict[str, list[torch.Tensor]]:
     found = {}
-    for dtype, ties in cases():
-        for name, policy in policies(NEURONS).items():
-            matrices = sharded(mlp_matrices(NEURONS, WIDTH, dtype, ties))
+    for dtype, ties in cases:
+        for name, policy in policies.items():
+            matrices = sharded(change(mlp_matrices(NEURONS, WIDTH, dtype, ties)))
             masker = GradientMasker(matrices, policy)
             masker.require_finite()
             holders = dict.fromkeys(m.parameter for m in matrices)

@@ -32,6 +32,7 @@ from fnsft.artifacts.tensors import Header
 from fnsft.artifacts.training import read_training
 from fnsft.cli.main import main
 from fnsft.errors import InputError
+from fnsft.training.files import GRAPH_FOLDER
 
 WIDTH = 32  # four heads of eight channels
 AS_MANY = {"num_key_value_heads": 4}
@@ -200,7 +201,7 @@ def test_an_interrupted_run_of_heads_ends_as_an_uninterrupted_one(
     settings |= {"epochs": 2, "checkpoint_steps": 2, "applies_to": "update", "moments": "frozen"}
     assert train(llama, data, tmp_path / "whole", **settings) == 0
     kill_at(5, monkeypatch, lambda: train(llama, data, tmp_path / "resumed", **settings))
-    made_by_it = tmp_path / "resumed.checkpoints" / "graph" / "graph.safetensors"
+    made_by_it = tmp_path / "resumed.checkpoints" / GRAPH_FOLDER / "graph.safetensors"
     assert read_graph(made_by_it).neurons == "heads"
     assert train(llama, data, tmp_path / "resumed", **settings) == 0
     assert_alike(tmp_path / "whole", tmp_path / "resumed")

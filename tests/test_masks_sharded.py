@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from matrices import mlp_matrices
+from matrices import mlp_matrices, of_experts
 from models import write_tiny_model
-from sharded_worker import NEURONS, STEPS, WIDTH, cases, policies
+from sharded_worker import MOE_POLICIES, NEURONS, STEPS, WIDTH, cases, policies
 
 from fnsft.masks.masker import GradientMasker
 
@@ -54,6 +54,28 @@ def test_sharded_masks_are_bitwise_those_of_one_process(shards, name, dtype, tie
     assert len({part[0].shape for part in parts}) > 1 or len(shards) == 2, "shards are even"
     for whole, *local in zip(expected, *parts, strict=True):
         assert torch.equal(torch.cat(local), whole)
+
+
+@pytest.mark.parametrize("name", MOE_POLICIES)
+def test_sharded_masks_of_moe_experts_are_bitwise_those_of_their_matrices_alone(
+    shards, name
+) -> None:
+    """Experts lie whole in one process, and of three processes one has none of two experts."""
+    dtype, ties = cases()[1]
+    matrices = mlp_matrices(NEURONS, WIDTH, dtype, ties)
+    masker = GradientMasker(matrices, policies(NEURONS)[name])
+    moments = {m.parameter: {"exp_avg": m.parameter.detach()} for m in matrices}
+    masks = masker.masks_at(3, moments)
+    expected = [matrix.view(masks.get(matrix.parameter)) for matrix in matrices]
+    masker.apply_to_gradients(3)
+    expected += [matrix.view(matrix.parameter.grad) for matrix in matrices]
+    parts = [shard[f"moe {name} {dtype} {ties}"] for shard in shards]
+    whole = [torch.cat(local) for local in zip(*parts, strict=True)]
+    gate_up, down, *gradients = whole
+    stacked = of_experts(mlp_matrices(NEURONS, WIDTH, dtype, ties))
+    found = [m.view(down if m.role == "down" else gate_up) for m in stacked]
+    found += [m.view(gradients[int(m.role == "down")]) for m in stacked]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_a_broken_gradient_in_one_process_is_refused_in_all(tmp_path: Path) -> None:

@@ -235,11 +235,22 @@ def test_means_of_moe_neurons_are_over_all_tokens(mixtral: Path, data: Path) -> 
 
 
 def test_an_interrupted_moe_run_ends_as_an_uninterrupted_one(
-    mixtral: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixtral: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """A checkpoint holds experts as they are trained; one as they are published is refused."""
     settings = {"method": "mofo", "epochs": 2, "checkpoint_steps": 2, "telemetry_steps": 2}
     assert train(mixtral, data, tmp_path / "whole", **settings) == 0
     kill_at(5, monkeypatch, lambda: train(mixtral, data, tmp_path / "resumed", **settings))
+    saved = tmp_path / "resumed.checkpoints" / "checkpoint-4" / "model.safetensors"
+    weights = saved.read_bytes()
+    saved.write_bytes((mixtral / "model.safetensors").read_bytes())
+    assert train(mixtral, data, tmp_path / "resumed", **settings) == 2
+    assert "found model.layers.0.block_sparse_moe" in capsys.readouterr().err.splitlines()[-1]
+    saved.write_bytes(weights)
     assert train(mixtral, data, tmp_path / "resumed", **settings) == 0
     assert_alike(tmp_path / "whole", tmp_path / "resumed")
 

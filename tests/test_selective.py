@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import LAYERS, D, N, model_of
+from families import LAYERS, D, N, model_of, write_family
 from peft import PeftModel
 from runs import NETWORKS, train, weights
 from safetensors.torch import load_file

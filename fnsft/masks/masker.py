@@ -63,7 +63,7 @@ class GradientMasker:
         gradients = [_gradient(matrix) for matrix in self.matrices]
         # One pass and no scratch; both ends are NaN when one entry is.
         ends = [torch.stack(torch.aminmax(g)) for g in gradients if g.numel()]
-        finite = torch.stack([end.isfinite().all() for end in ends]).all()
+        finite = not ends or torch.stack([end.isfinite().all() for end in ends]).all()
         if self._over_processes(np.array([int(not finite)]))[0]:
             counts = [g.numel() - int(g.isfinite().sum()) for g in gradients]
             self._refuse(self._over_processes(np.array(counts)))

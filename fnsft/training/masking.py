@@ -76,8 +76,8 @@ def choose_trainable(model: torch.nn.Module, settings: TrainSettings) -> None:
         for matrix in masked_matrices(model, settings):
             if matrix.role == "value" and matrix.offset:
                 raise InputError(
-                    f"{matrix.name}: expected a parameter of the heads' values alone, found queries "
-                    "and keys beside them, which would train too; use unmasked train"
+                    f"{matrix.name}: expected a parameter of the heads' values alone, found "
+                    "queries and keys beside them, which would train too; use unmasked train"
                 )
             matrix.parameter.requires_grad_(True)
 

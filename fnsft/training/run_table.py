@@ -47,7 +47,8 @@ def run_lines(
         eager = attention == "eager"
         neurons = None
         if settings.compact and files.networks is not None:
-            neurons = trained_share(files.networks, settings, shape.layers, shape.d_mlp)
+            width = shape.graph_layers * shape.graph_width // shape.layers
+            neurons = trained_share(files.networks, settings, shape.layers, width)
         expected = estimate(shape, settings, longest, eager, processes.n, neurons)
         rows["memory"] = f"about {size_in_words(expected.total)} at the peak, beside libraries"
         rows[""] = expected.parts_in_words

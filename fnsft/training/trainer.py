@@ -1,13 +1,16 @@
 """TRL's trainer with one addition: a mask decides what an optimizer step may change."""
 
+import contextlib
+import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
@@ -117,17 +120,44 @@ class MaskedTrainer(SFTTrainer):
         """Save a checkpoint; of one for which the disk has no room nothing stays."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
-            with reported_room(folder):
+            with reported_room(folder), by_own_names(self.model):
                 super()._save_checkpoint(model, trial)
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse a checkpoint that has other weights, which would stay as the run began."""
+        if load_result.unexpected_keys:
+            raise InputError(
+                f"{self.args.output_dir}: expected a checkpoint of the model's parameters, found "
+                f"{load_result.unexpected_keys[0]}; start anew with --resume never"
+            )
+        super()._issue_warnings_after_load(load_result)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the masks' records too, before the file that makes a checkpoint complete."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.masker is not None and self.masker.telemetry is not None:
             self.masker.telemetry.save(Path(output_dir))
+
+
+@contextlib.contextmanager
+def by_own_names(model: Any) -> Iterator[None]:
+    """Have a model saved by its parameters' names, which the trainer loads a checkpoint by.
+
+    Else transformers writes experts one by one, as they are published, and the trainer, finding
+    none of its names, would go on with the weights that the run began with.
+    """
+    if not isinstance(model, PreTrainedModel):
+        yield
+        return
+    save: Any = functools.partial(model.save_pretrained, save_original_format=False)
+    model.__dict__["save_pretrained"] = save
+    try:
+        yield
+    finally:
+        del model.__dict__["save_pretrained"]
 
 
 class WhenPrepared(TrainerCallback):
