@@ -250,6 +250,23 @@ def test_methods_without_a_mask_are_left_out_of_a_selection(papers: dict[str, An
     assert masked.models == experiment.selection().models
 
 
+def test_a_graph_of_heads_has_a_dump_and_methods_of_its_own(papers: dict[str, Any]) -> None:
+    papers["graphs"]["of_heads"] = {"neurons": "heads", "alpha": 2.0}
+    papers["methods"]["collab"] |= {"graph": "of_heads", "neurons": "heads"}
+    experiment = Experiment(papers)
+    assert experiment.neurons_of("of_heads+null") == "heads"
+    assert experiment.project("of_heads").alpha == 2.0
+    assert experiment.capture(neurons="heads").neurons == "heads"
+    assert experiment.capture().neurons == experiment.neurons_of("paper") == "mlp"
+    papers["methods"]["collab"]["neurons"] = "mlp"
+    with pytest.raises(InputError, match="'mlp' needs a graph of these; graphs.of_heads is of 'h"):
+        Experiment(papers)
+    papers["methods"]["collab"]["graph"] = "paper"
+    papers["capture"] = {"neurons": "heads"}
+    with pytest.raises(InputError, match="capture: neurons: a graph says"):
+        Experiment(papers)
+
+
 def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:
     papers["methods"]["collab"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="affinity 'knn' needs a graph with dense: false"):

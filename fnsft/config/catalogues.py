@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from fnsft.config.presets import TaskPreset
 from fnsft.config.settings import Settings, setting
-from fnsft.config.stages import GRAPH_METHODS, FigureKind, TableKind
+from fnsft.config.stages import GRAPH_METHODS, FigureKind, Neurons, TableKind
 from fnsft.errors import InputError
 
 
@@ -157,6 +157,13 @@ class LaterStages(Settings):
 
     learning_rate_factor: float = setting(1.0, "times a method's learning rate", above=0)
     epochs: int | None = setting(None, "passes over the data; as in the first when absent", above=0)
+
+
+@dataclass(frozen=True)
+class GraphEntry(Settings):
+    """What a graph is of, beside how it is projected."""
+
+    neurons: Neurons = setting("mlp", "whose it is: MLPs' (and experts'), or attention heads'")
 
 
 @dataclass(frozen=True)

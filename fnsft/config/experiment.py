@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from fnsft.config.catalogues import (
     BenchmarkEntry,
     FigureEntry,
+    GraphEntry,
     LaterStages,
     MeasuresEntry,
     MethodEntry,
@@ -41,6 +42,7 @@ from fnsft.config.stages import (
     LesionSettings,
     MeasureSettings,
     NetworksSettings,
+    Neurons,
     OverlapSettings,
     PrepareSettings,
     PretrainSettings,
@@ -364,11 +366,18 @@ class Experiment:
         parts = GRAPH.fullmatch(graph)
         assert parts, graph
         name = parts["name"]
-        settings = self._entry("graphs", name)
+        entry = self._entry("graphs", name)
+        settings = {key: entry[key] for key in entry if key not in fields_of(GraphEntry)}
         settings |= {"shuffle_tokens": True} if parts["null"] else {}
         settings |= {"documents": parts["half"]} if parts["half"] else {}
         settings |= {"beta": parts["beta"]} if parts["beta"] else {}
         return ProjectSettings.from_mapping(settings, f"graphs.{name}")
+
+    def neurons_of(self, graph: str) -> Neurons:
+        """Return whose neurons a graph is of; what follows a name changes nothing."""
+        name = graph.split("+")[0]
+        own = _part(self._entry("graphs", name), GraphEntry)
+        return GraphEntry.from_mapping(own, f"graphs.{name}").neurons
 
     @kept
     def networks(self, name: str) -> NetworksSettings:
@@ -442,11 +451,14 @@ class Experiment:
         return StatisticsSettings(max_tokens=self._section("training", TrainSettings).max_tokens)
 
     @kept
-    def capture(self, with_values: bool = True) -> CaptureSettings:
+    def capture(self, with_values: bool = True, neurons: Neurons = "mlp") -> CaptureSettings:
         """Return the settings of an activation dump; the length limit is training's."""
         limit = self._section("training", TrainSettings).max_tokens
         own = self.config.get("capture", {}) | ({} if with_values else {"sampled_tokens": 0})
-        return CaptureSettings.from_mapping({"max_tokens": limit} | own, "capture")
+        if "neurons" in own:
+            raise InputError("capture: neurons: a graph says whose it is of; write it in graphs")
+        found = {"max_tokens": limit, "neurons": neurons} | own
+        return CaptureSettings.from_mapping(found, "capture")
 
     @kept
     def evaluate(self, forward_mask: str = "on") -> EvaluateSettings:
@@ -542,6 +554,8 @@ class Experiment:
             raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
         if isinstance(entry, TableEntry) and kind in SIMILARITY_KINDS:
             project, k = self.project(entry.graph), self.similarity().k
+            if self.neurons_of(entry.graph) != "mlp":
+                raise InputError(f"{where}: descriptions are of MLPs; name another of graphs")
             if project.dense or k > project.k_max:
                 raise InputError(
                     f"{where}: expected a graph of {k} neighbours or more (similarity.k), found "
@@ -577,6 +591,12 @@ class Experiment:
     def _check_affinity(self, variant: Variant, graph: str) -> None:
         where, settings = f"methods.{variant.method}", self.method(variant.method).settings
         affinity, project = settings.get("affinity"), self.project(graph)
+        wanted, found = self._method_settings(variant.method).neurons, self.neurons_of(graph)
+        if wanted != found:
+            raise InputError(
+                f"{where}: neurons: {wanted!r} needs a graph of these; graphs.{graph} is of "
+                f"{found!r}"
+            )
         if (affinity == "dense") != project.dense:
             raise InputError(
                 f"{where}: affinity {affinity!r} needs a graph with "

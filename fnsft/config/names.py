@@ -7,6 +7,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names that the workflow makes from those of the catalogues, which hold no "+".
 TWIN = "+twin"
 NULL = "+null"
+HEADS = "-heads"  # behind the name of a dump
 GRAPH = re.compile(r"(?P<name>[^+]+)(?P<null>\+null)?(\+(?P<half>even|odd))?(\+beta(?P<beta>.+))?")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from fnsft.config.catalogues import (
     BenchmarkEntry,
     FigureEntry,
+    GraphEntry,
     LaterStages,
     MeasuresEntry,
     ModelEntry,
@@ -93,7 +94,9 @@ def build_schema() -> dict[str, Any]:
         "suites": _catalogue("suites of benchmarks", _object("a suite", SuiteEntry)),
         "sequences": _catalogue("sequences of stages", _object("a sequence", SequenceEntry)),
         "methods": _catalogue("methods", method),
-        "graphs": _catalogue("collaboration graphs", _object("a graph", ProjectSettings)),
+        "graphs": _catalogue(
+            "collaboration graphs", _object("a graph", GraphEntry, ProjectSettings)
+        ),
         "networks": _catalogue(
             "functional networks", _object("networks", NetworksEntry, NetworksSettings)
         ),

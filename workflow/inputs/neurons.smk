@@ -1,6 +1,21 @@
 # What the jobs of rules/neurons.smk read, and the flags that say so.
 
 
+def dump_of(name):
+    """The dump, by its name, of the neurons that a graph is of."""
+    return lambda wildcards: neurons(
+        name + HEADS * (EXPERIMENT.neurons_of(wildcards.graph) == "heads")
+    )
+
+
+def captured(dump):
+    """The settings of a dump; sampled values are for the figures, which show MLPs."""
+    return EXPERIMENT.capture(
+        with_values=dump == "activations",
+        neurons="heads" if dump.endswith(HEADS) else "mlp",
+    )
+
+
 def source_flags(wildcards):
     """Who a graph is, for the rows of its measures: a model's own, or a control's."""
     source = "token-shuffled" if "+null" in wildcards.graph else "model"

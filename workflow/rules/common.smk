@@ -31,7 +31,7 @@ from fnsft.config.experiment import (
     SUITE_KINDS,
     Experiment,
 )
-from fnsft.config.names import NULL, TWIN, StageModel
+from fnsft.config.names import HEADS, NULL, TWIN, StageModel
 from fnsft.config.needs import needs_of
 from fnsft.config.schema import validate
 from fnsft.devices import POOL, workflow_pool
@@ -101,7 +101,7 @@ wildcard_constraints:
     task=one_of(config["tasks"]),
     graph=rf"({one_of(config.get('graphs', {}))})(\+[a-z]+[0-9.]*)*",
     networks=rf"({one_of(config.get('networks', {}))})({re.escape(NULL)})?",
-    dump="activations|unseen",
+    dump=f"(activations|unseen)({HEADS})?",
     table=one_of(config["tables"]),
     figure=one_of(config["figures"]),
     variant=VARIANT,

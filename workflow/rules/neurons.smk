@@ -24,7 +24,9 @@ rule capture:
     input:
         model=model_of,
         data=lambda wildcards: splits(
-            "train.jsonl" if wildcards.dump == "activations" else "validation.jsonl"
+            "train.jsonl"
+            if wildcards.dump.startswith("activations")
+            else "validation.jsonl"
         ),
     output:
         directory(neurons("{dump}")),
@@ -37,9 +39,7 @@ rule capture:
         mem_mb=more(48_000),
         runtime=more(120),
     params:
-        stage=lambda wildcards: stage(
-            EXPERIMENT.capture(with_values=wildcards.dump == "activations")
-        ),
+        stage=lambda wildcards: stage(captured(wildcards.dump)),
     message:
         "record the activated neurons of {wildcards.model} on {wildcards.task}"
     shell:
@@ -50,7 +50,7 @@ rule capture:
 rule project:
     input:
         statistics=neurons("tokens.safetensors"),
-        activations=neurons("activations"),
+        activations=dump_of("activations"),
     output:
         GRAPH,
     log:
@@ -97,7 +97,7 @@ rule measure:
         model=model_of,
         graph=GRAPH,
         clusters=CLUSTERS,
-        unseen=neurons("unseen"),
+        unseen=dump_of("unseen"),
         half_graphs=expand(
             neurons("graphs/{graph}+{half}.safetensors"),
             half=["even", "odd"],
