@@ -260,11 +260,11 @@ def test_a_graph_of_heads_has_a_dump_and_methods_of_its_own(papers: dict[str, An
     assert experiment.capture().neurons == experiment.neurons_of("paper") == "mlp"
     papers["methods"]["collab"]["neurons"] = "mlp"
     with pytest.raises(InputError, match="'mlp' needs a graph of these; graphs.of_heads is of 'h"):
-        Experiment(papers)
+        Experiment(papers).check()
     papers["methods"]["collab"]["graph"] = "paper"
     papers["capture"] = {"neurons": "heads"}
     with pytest.raises(InputError, match="capture: neurons: a graph says"):
-        Experiment(papers)
+        Experiment(papers).check()
 
 
 def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:
