@@ -125,7 +125,7 @@ def weight_change(tuned: "PreTrainedModel", base: "PreTrainedModel") -> list[Mea
 
     ``relative_weight_change`` is ‖θ − θ₀‖₂ / ‖θ₀‖₂, ``changed_share`` the share of entries that
     are not bit-identical; ``n`` counts entries, and there is no error, since nothing was sampled.
-    The MLP's rows are left out where no matrix is an MLP's alone (mixtures of experts).
+    The MLP's rows are left out where masks take no MLP (mixtures whose layers differ).
 
     Give both models as they were saved, in float32: bfloat16 rounds most of a small update away.
 
