@@ -392,7 +392,7 @@ def test_neuron_rows_are_the_rows_that_make_the_neurons(kind: str, tmp_path: Pat
         write_tiny_model(tmp_path)
         model = AutoModelForCausalLM.from_pretrained(tmp_path)
         expected = [block.mlp.up_proj.weight for block in model.model.layers]
-    for found, weights in zip(neuron_rows(model), expected, strict=True):
+    for found, weights in zip(neuron_rows(model, "mlp"), expected, strict=True):
         assert np.array_equal(found, weights.detach().numpy())
 
 
