@@ -198,9 +198,9 @@ def test_an_interrupted_run_of_heads_ends_as_an_uninterrupted_one(
 ) -> None:
     """With a graph that the run makes, which is one of heads too."""
     settings = {"method": "collab", "neurons": "heads", "k": 5, "telemetry_steps": 2}
-    settings |= {"epochs": 2, "checkpoint_steps": 2, "applies_to": "update", "moments": "frozen"}
+    settings |= {"checkpoint_steps": 1, "validations": 2, "applies_to": "update"}
     assert train(llama, data, tmp_path / "whole", **settings) == 0
-    kill_at(5, monkeypatch, lambda: train(llama, data, tmp_path / "resumed", **settings))
+    kill_at(3, monkeypatch, lambda: train(llama, data, tmp_path / "resumed", **settings))
     made_by_it = tmp_path / "resumed.checkpoints" / GRAPH_FOLDER / "graph.safetensors"
     assert read_graph(made_by_it).neurons == "heads"
     assert train(llama, data, tmp_path / "resumed", **settings) == 0

@@ -242,10 +242,10 @@ def test_an_interrupted_moe_run_ends_as_an_uninterrupted_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A checkpoint holds experts as they are trained; one as they are published is refused."""
-    settings = {"method": "mofo", "epochs": 2, "checkpoint_steps": 2, "telemetry_steps": 2}
+    settings = {"method": "mofo", "checkpoint_steps": 1, "telemetry_steps": 2, "validations": 2}
     assert train(mixtral, data, tmp_path / "whole", **settings) == 0
-    kill_at(5, monkeypatch, lambda: train(mixtral, data, tmp_path / "resumed", **settings))
-    saved = tmp_path / "resumed.checkpoints" / "checkpoint-4" / "model.safetensors"
+    kill_at(3, monkeypatch, lambda: train(mixtral, data, tmp_path / "resumed", **settings))
+    saved = tmp_path / "resumed.checkpoints" / "checkpoint-2" / "model.safetensors"
     weights = saved.read_bytes()
     saved.write_bytes((mixtral / "model.safetensors").read_bytes())
     assert train(mixtral, data, tmp_path / "resumed", **settings) == 2
