@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from families import write_family
 from runs import first_samples, train, weights, words
 from test_resume import assert_alike
-from test_selective import listed, parts_of, write_model
+from test_selective import listed, parts_of
 
 from fnsft.artifacts.training import read_training
 
@@ -91,7 +92,7 @@ def test_under_fsdp2_the_rows_biases_and_columns_of_a_network_move_alone(
     twelve: Path, networks: Path, tmp_path: Path
 ) -> None:
     folder, output = tmp_path / "model", tmp_path / "run"
-    write_model(folder, family="Llama", mlp_bias=True)
+    write_family(folder, family="Llama", mlp_bias=True)
     settings = {"mask_mode": "train-only", "networks": networks, "unfreeze": (2,), "epochs": 2}
     settings |= {"weight_decay": 0.1, "max_grad_norm": 0.1, "micro_batch_size": 1}
     code, said = in_two([str(WITH_FSDP)], words(folder, twelve, output, **settings))
