@@ -48,6 +48,10 @@ ROWS: dict[str, tuple[dict[str, Any], Example]] = {
         {"description": "Print {n}.", "code": "print(n)\n"},
         Example("Instruction: Print {n}.\nResponse:\n", "print(n)\n"),
     ),
+    "preferences": (
+        {"question": "1+1?", "chosen": "2", "rejected": "3"},
+        Example("Question: 1+1?\nAnswer:", " 2", rejected=" 3"),
+    ),
     "wikitext-2": ({"text": " = Title = \n"}, Example("", " = Title = \n")),
     "ag_news": (
         {"text": "Shares fall.", "label": 2},

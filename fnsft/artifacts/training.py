@@ -50,7 +50,9 @@ class TrainingRecord:
     """One fine-tuning run.
 
     ``validation`` has points of at least step, epoch, loss (nats a completion token) and
-    perplexity; ``train_loss`` of step and loss. ``mask_pass_rate`` is the share of the masked
+    perplexity; ``train_loss`` of step and loss. With the ``objective`` dpo both losses are DPO's,
+    points have the ``accuracy`` too (the share of pairs whose chosen answer gained on the other),
+    and perplexities are those of chosen answers. ``mask_pass_rate`` is the share of the masked
     matrices' entries that passed, over all steps; None without a mask. ``began_with`` is the
     identity of the model that was trained, ``earlier`` the stages that it had behind it, first to
     last. ``averaged_validation_perplexity`` is that of the saved model where it is the average of
@@ -70,6 +72,14 @@ class TrainingRecord:
     began_with: str | None = None
     earlier: list[EarlierStage] = dataclasses.field(default_factory=list)
     averaged_validation_perplexity: float | None = None
+    objective: str = "completion"
+
+    @property
+    def criterion(self) -> float:
+        """What runs of one task are compared by, the lower the better: DPO's loss for pairs."""
+        if self.objective != "dpo":
+            return self.best_validation_perplexity
+        return min(p["loss"] for p in self.validation if p["step"] == self.best_step)
 
     @property
     def as_earlier(self) -> EarlierStage:

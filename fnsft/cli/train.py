@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         saved_checkpoint,
     )
     from fnsft.training.files import RunFiles
+    from fnsft.training.preferences import require_objective
     from fnsft.training.processes import (
         Processes,
         launch,
@@ -98,6 +99,8 @@ def run(arguments: argparse.Namespace, settings: TrainSettings) -> None:
         before = set(files.checkpoints.glob("*")) if is_claimed(files.checkpoints) else None
         try:
             files = dataclasses.replace(files, data=_prepared(source, files, processes.n))
+            splits = (files.train, files.validation, *(f / "train.jsonl" for f in files.replay))
+            require_objective(splits, settings.objective)
             if wanted and given is None:
                 given = _made_structure(files, settings, processes.n)
             if not shared:

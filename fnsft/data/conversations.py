@@ -5,6 +5,7 @@ list of parts ``{"type": "text", "text": …}``. Turns of one role in a row are 
 blank line between. Tools and images are refused.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,10 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
+ASKING = ("user", "human")
+# Reasons for which a row gives no sample.
+UNANSWERED = "without an answer to a question"
+EQUAL = "with two equal answers"
 TOOL_ROLES = {"tool", "function", "function_call", "tool_call", "observation", "ipython"}
 
 
@@ -48,7 +53,7 @@ def read_turns(messages: list[Any], system: str | None, where: str) -> list[Turn
 def reason_against(turns: list[Turn]) -> str | None:
     """Say why a conversation gives no sample, or None when it gives one."""
     if not any(turn.role == "assistant" for turn in turns):
-        return "without an answer to a question"
+        return UNANSWERED
     if any(turn.role == "system" for turn in turns[1:]):
         return "with a system message after its beginning"
     if not all(turn.content.strip() for turn in turns):
@@ -68,6 +73,23 @@ def samples_of(turns: list[Turn], which: Literal["all", "last"]) -> list[Sample]
         )
         for i in (answers if which == "all" else answers[-1:])
     ]
+
+
+def reason_against_pair(chosen: list[Turn], rejected: list[Turn]) -> str | None:
+    """Say why two conversations are no pair of answers to one question, or None when they are."""
+    if reason := reason_against(chosen) or reason_against(rejected):
+        return reason
+    if chosen == rejected:
+        return EQUAL
+    if chosen[:-1] != rejected[:-1] or {chosen[-1].role, rejected[-1].role} != {"assistant"}:
+        return "whose conversations differ in more than the last answer"
+    return None
+
+
+def pair_of(chosen: list[Turn], rejected: list[Turn]) -> Sample:
+    """Make the last answers of two conversations a pair."""
+    (sample,) = samples_of(chosen, "last")
+    return dataclasses.replace(sample, rejected=rejected[-1].content)
 
 
 def _turn(turn: Any, where: str) -> Turn:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from fnsft.errors import InputError
 
 Values = dict[str, list[str]]
+Part = Literal["prompt", "completion", "context", "rejected"]
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _MISSING = object()
 
@@ -27,7 +28,7 @@ class FieldTemplate:
     ``remedy`` turns the path of a text into the flags that name it as the part.
     """
 
-    part: Literal["prompt", "completion", "context"]
+    part: Part
     template: str
     values: Values
     remedy: Callable[[str], str]

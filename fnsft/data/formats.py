@@ -5,6 +5,7 @@ space, so that tokenising the two apart in training gives the ids that a model m
 answers.
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,19 @@ class Example:
     """One supervised sample; the loss is on the completion and the end-of-sequence token.
 
     ``special_tokens`` is False when the prompt already holds the beginning of sequence, which
-    the tokenizer then does not add.
+    the tokenizer then does not add. Of a pair of answers the completion is the chosen one;
+    ``rejected`` is None where there is no other.
     """
 
     prompt: str
     completion: str
     special_tokens: bool = True
+    rejected: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Return the sample as a row of a prepared split."""
         row: dict[str, Any] = {"prompt": self.prompt, "completion": self.completion}
+        row |= {} if self.rejected is None else {"rejected": self.rejected}
         return row if self.special_tokens else row | {"special_tokens": False}
 
 
@@ -41,7 +45,7 @@ def basic(sample: Sample) -> Example:
     A question becomes ``Question: …\nAnswer:``, as lm-eval writes GSM8K (Cobbe et al. 2021), an
     instruction ``Instruction: …\nResponse:\n``; a context stands above the question, below the
     instruction. A plain prompt stays as it is, but for a line break where neither it nor the
-    completion has white space at the seam. A text has no prompt.
+    completion has white space at the seam (of a pair: both answers). A text has no prompt.
 
     Raises
     ------
@@ -49,18 +53,22 @@ def basic(sample: Sample) -> Example:
         For a conversation, which plain text cannot write.
     """
     question, answer, context = sample.question, sample.answer, sample.context
+    rejected = sample.rejected or None
     if sample.kind == "text":
         return Example("", answer)
     if sample.kind == "question":
         above = f"Context: {context}\n" if context else ""
-        return Example(f"{above}Question: {question}\nAnswer:", f" {answer}")
+        prompt = f"{above}Question: {question}\nAnswer:"
+        return Example(prompt, f" {answer}", rejected=rejected and f" {rejected}")
     if sample.kind == "instruction":
         instruction = "\n".join(part for part in (question, context) if part)
-        return Example(f"Instruction: {instruction}\nResponse:\n", answer)
+        prompt = f"Instruction: {instruction}\nResponse:\n"
+        return Example(prompt, answer, rejected=rejected)
     if sample.kind == "plain":
         prompt = f"{context}\n\n{question}" if context else question
-        touches = prompt[-1:].isspace() or answer[:1].isspace()
-        return Example(prompt if touches else f"{prompt}\n", answer)
+        apart = all(text[:1].isspace() for text in (answer, rejected or answer))
+        touches = prompt[-1:].isspace() or apart
+        return Example(prompt if touches else f"{prompt}\n", answer, rejected=rejected)
     raise InputError(
         "template: expected chatml or a chat template for conversations, found basic; use "
         "--template chatml"
@@ -71,8 +79,10 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 def without_annotations(example: Example) -> Example:
-    """Strip GSM8K's calculator annotations from the completion."""
-    return Example(example.prompt, _ANNOTATION.sub("", example.completion), example.special_tokens)
+    """Strip GSM8K's calculator annotations from the answers."""
+    rejected = example.rejected and _ANNOTATION.sub("", example.rejected)
+    completion = _ANNOTATION.sub("", example.completion)
+    return dataclasses.replace(example, completion=completion, rejected=rejected)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ class Sample:
     """An answer and what it answers, or a text (kind ``text``: ``answer`` alone is filled).
 
     ``before`` are the turns that precede the question in a conversation (kind
-    ``conversation``); ``context`` is what stands with a question or an instruction.
+    ``conversation``); ``context`` is what stands with a question or an instruction. Of a pair
+    ``answer`` is the chosen one, and ``rejected`` the other; else it is empty.
     """
 
     kind: Literal["plain", "question", "instruction", "conversation", "text"]
@@ -27,3 +28,4 @@ class Sample:
     question: str = ""
     context: str = ""
     before: tuple[Turn, ...] = ()
+    rejected: str = ""

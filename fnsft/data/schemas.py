@@ -2,16 +2,18 @@
 
 Fields are recognised by their names in the first ``LOOKED_AT`` rows. The schema whose needed
 fields are most wins, and of several with as many, the one of which more are spelt exactly;
-``text`` wins only alone. Where two are left, they must read the same samples.
+``text`` wins only alone. Where two are left, those count that can read the rows (answers of a
+pair are texts or conversations), and they must read the same samples.
 """
 
 import itertools
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 from fnsft.config.presets import TaskPreset
-from fnsft.data.fields import fields_of, is_in, path_to_text
+from fnsft.data.fields import fields_of, is_in, path_to_text, value_at
 from fnsft.data.reading import Reader, Schema
 from fnsft.data.row_files import Rows
 from fnsft.data.samples import Sample
@@ -36,6 +38,11 @@ SCHEMAS = (
     Schema("conversation", "", "{messages}"),
     Schema("conversation", "", "{conversations}"),
     Schema("text", "", "{text}"),
+    Schema("plain", "{prompt}", "{chosen}", rejected="{rejected}"),
+    Schema("question", "{question}", "{chosen}", rejected="{rejected}"),
+    Schema("instruction", "{instruction}", "{chosen}", "{input|context}", "{rejected}"),
+    Schema("conversation", "{prompt}", "{chosen}", rejected="{rejected}"),
+    Schema("conversation", "", "{chosen}", rejected="{rejected}"),
 )
 
 
@@ -65,16 +72,20 @@ def _named_columns(
     columns: str, preset: Schema | None, rows: list[dict[str, Any]], where: str
 ) -> Schema:
     pairs = [part.partition("=")[::2] for part in columns.split(",")]
-    named = {key.strip(): path.strip() for key, path in pairs}
+    named = {key.strip().replace("chosen", "completion"): path.strip() for key, path in pairs}
     keys = set(named)
     alone = keys in ({"text"}, {"messages"})
+    talks = {"completion", "rejected"} <= keys <= {"prompt", "completion", "rejected"} and any(
+        isinstance(value_at(row, named["completion"]), list) for row in rows
+    )
     whole = preset is not None or {"prompt", "completion"} <= keys
-    apart = whole and keys <= {"prompt", "completion", "context"}
+    apart = talks or (whole and keys <= {"prompt", "completion", "context", "rejected"})
     readable = len(named) == len(pairs) and all(named.values()) and not set("{}") & set(columns)
     if not readable or not (alone or apart):
         raise InputError(
-            "columns: expected prompt=FIELD,completion=FIELD[,context=FIELD], text=FIELD or "
-            f"messages=FIELD, found {columns!r}"
+            "columns: expected prompt=FIELD,completion=FIELD[,context=FIELD], text=FIELD, "
+            "messages=FIELD or prompt=FIELD,chosen=FIELD,rejected=FIELD[,context=FIELD], found "
+            f"{columns!r}"
         )
     for path in named.values():
         if not any(is_in(row, name) for row in rows for name in path.split("|")):
@@ -84,9 +95,10 @@ def _named_columns(
     if alone:
         kind: Literal["text", "conversation"] = "text" if "text" in named else "conversation"
         return Schema(kind, "", *templates.values())
+    if talks:
+        return Schema("conversation", **({"prompt": ""} | templates))
     schema = preset or Schema(_kind_of(named), "", "")
-    parts = {"prompt": schema.prompt, "completion": schema.completion, "context": schema.context}
-    return Schema(schema.kind, **(parts | templates))
+    return replace(schema, **templates)  # type: ignore[arg-type]
 
 
 def _kind_of(named: dict[str, str]) -> Literal["plain", "question", "instruction"]:
@@ -111,8 +123,10 @@ def _recognised(rows: list[tuple[int, dict[str, Any]]], where: str) -> Schema:
     if len(schemas) == 1:
         return schemas[0]
     read = [_samples(schema, rows, where) for schema in schemas]
-    if all(samples is not None and samples == read[0] for samples in read):
-        return schemas[0]
+    if readable := [place for place, samples in enumerate(read) if samples is not None]:
+        first = readable[0]
+        if all(read[place] == read[first] for place in readable):
+            return schemas[first]
     choices = " or ".join(schema.columns() for schema in schemas)
     raise InputError(
         f"{where}: expected one reading of its fields, found {len(schemas)} that differ; "
@@ -122,7 +136,7 @@ def _recognised(rows: list[tuple[int, dict[str, Any]]], where: str) -> Schema:
 
 def _fit(schema: Schema, names: list[str]) -> tuple[tuple[int, int], Schema] | None:
     """Spell a schema's fields as the rows do, and rank it; None where a needed one is missing."""
-    wanted = fields_of(schema.prompt + schema.completion + schema.context)
+    wanted = fields_of(schema.text)
     spelt = {name: found for name in wanted if (found := _spelling(name, names))}
     if not set(schema.needed) <= set(spelt):
         return None
@@ -134,7 +148,7 @@ def _fit(schema: Schema, names: list[str]) -> tuple[tuple[int, int], Schema] | N
 
         return re.sub(r"\{([^{}]*)\}", one, template)
 
-    parts = (spell(schema.prompt), spell(schema.completion), spell(schema.context))
+    parts = map(spell, (schema.prompt, schema.completion, schema.context, schema.rejected))
     n_needed = 0 if schema.kind == "text" else len(schema.needed)
     n_exact = sum(spelt[name] == name for name in schema.needed)
     return (n_needed, n_exact), Schema(schema.kind, *parts)

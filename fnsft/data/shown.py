@@ -20,18 +20,21 @@ def shown(
     terminal: bool,
     stop_ids: Iterable[int] = (),
 ) -> list[str]:
-    """Return the prompt and the answer of a sample, each line with its part's name.
+    """Return the prompt and the answers of a sample, each line with its part's name.
 
     Both are decoded from their token ids, special tokens included; long ones lose their
-    middle. On a terminal the prompt is dim and the answer bold. ``stop_ids`` end answers
-    beside the tokenizer's end of sequence.
+    middle. On a terminal the prompt and a rejected answer are dim and the answer bold.
+    ``stop_ids`` end answers beside the tokenizer's end of sequence.
     """
     encoded = encode(tokenizer, example, stop_ids)
     lines = []
     for part, ids, style in (
         ("prompt", encoded.prompt_ids, DIM),
         ("answer", encoded.completion_ids, BOLD),
+        ("rejected", encoded.rejected_ids, DIM),
     ):
+        if part == "rejected" and not ids:
+            continue
         text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         found = [f"{part} | {line}" for line in _visible(_shortened(text)).split("\n")]
         lines += [f"{style}{line}{PLAIN}" for line in found] if terminal else found

@@ -6,6 +6,7 @@ the same prompts. Where a tokenizer puts a beginning of sequence before a text, 
 it: a rendered chat is whole, and nothing is added when it is tokenised.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,21 +83,33 @@ def render(format: PromptFormat, tokenizer: "PreTrainedTokenizerBase", sample: S
         return basic(sample)
     messages = _messages(format, sample)
     prompt = _applied(format, tokenizer, messages, True)
-    whole = _applied(
-        format, tokenizer, [*messages, {"role": "assistant", "content": sample.answer}], False
-    )
+    written = functools.partial(_completion, format, tokenizer, messages, prompt)
+    rejected = written(sample.rejected) if sample.rejected else None
+    return Example(prompt, written(sample.answer), special_tokens=False, rejected=rejected)
+
+
+def _completion(
+    format: PromptFormat,
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: list[dict[str, str]],
+    prompt: str,
+    answer: str,
+) -> str:
+    """Return what the template writes behind a prompt for an answer."""
+    answered = [*messages, {"role": "assistant", "content": answer}]
+    whole = _applied(format, tokenizer, answered, False)
     completion = whole.removeprefix(prompt)
     if not whole.startswith(prompt):
         raise InputError(
             f"template: the tokenizer's chat template ends a prompt with {prompt[-40:]!r} for "
             "generation, and not so before an answer; use --template chatml"
         )
-    if _bare(sample.answer) not in _bare(completion):
+    if _bare(answer) not in _bare(completion):
         raise InputError(
             f"template: the tokenizer's chat template does not write all of the answer, found "
             f"{completion!r:.60}; use --template chatml"
         )
-    return Example(prompt, completion, special_tokens=False)
+    return completion
 
 
 def render_prompt(

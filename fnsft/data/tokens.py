@@ -20,15 +20,24 @@ IGNORED = -100  # the label that the loss leaves out
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sample; the completion ends with a token that stops generation."""
+    """One tokenised sample; the completion ends with a token that stops generation.
+
+    So does the rejected answer of a pair, whose chosen one is the completion.
+    """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """All tokens of the sample."""
+        """The tokens of prompt and completion."""
         return self.prompt_ids + self.completion_ids
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longer answer."""
+        return len(self.prompt_ids) + max(len(self.completion_ids), len(self.rejected_ids))
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -135,9 +144,10 @@ class Encoder:
             prompt = prompt[: len(prompt) - self.n_after]
         write = self._continuation if example.prompt else self._ids
         completion = self._ended(write(example.completion))
+        rejected = [] if example.rejected is None else self._ended(write(example.rejected))
         if not prompt:
             prompt, completion = completion[:1], completion[1:]
-        return Encoded(tuple(prompt), tuple(completion))
+        return Encoded(tuple(prompt), tuple(completion), tuple(rejected))
 
     def _ids(self, text: str, special_tokens: bool = False) -> list[int]:
         return self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"]
@@ -190,9 +200,9 @@ def load_split(
 ) -> EncodedSplit:
     """Tokenise a prepared split.
 
-    Samples of more than ``max_tokens``, or the model's ``positions``, are left out, never cut,
-    unless they have no prompt: such texts become pieces. ``stop_ids`` end answers beside the
-    tokenizer's end of sequence.
+    Samples of more than ``max_tokens``, or the model's ``positions``, are left out, never cut
+    (a pair with the longer answer), unless they have no prompt: such texts become pieces.
+    ``stop_ids`` end answers beside the tokenizer's end of sequence.
 
     Raises
     ------
@@ -225,10 +235,12 @@ def encode_split(
         sample = encoder.encode(example)
         if not sample.completion_ids:
             raise InputError(f"{place}: expected a prompt or a completion, found neither")
-        if len(sample.ids) <= longest:
+        if example.rejected is not None and not example.prompt:
+            raise InputError(f"{place}: expected a prompt before two answers, found none")
+        if sample.longest <= longest:
             kept.append(sample)
         elif example.prompt:
-            left_out.append(len(sample.ids))
+            left_out.append(sample.longest)
         else:
             pieces = pieces_of(sample, longest)
             n_texts_cut, n_unfinished = n_texts_cut + 1, n_unfinished + len(pieces) - 1

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 from transformers.pytorch_utils import Conv1D
-from trl import SFTConfig
+from trl import DPOConfig, SFTConfig
 
 from fnsft.architectures import mlp_blocks, mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, decoder_blocks
@@ -22,8 +22,8 @@ LoraTargets = Literal["all-linear", "attention", "mlp"]
 
 def trainer_arguments(
     settings: TrainSettings, folder: Path, processes: Processes, n_samples: int
-) -> SFTConfig:
-    """Return the trainer's arguments for a training split of ``n_samples``.
+) -> SFTConfig | DPOConfig:
+    """Return the trainer's arguments for a training split of ``n_samples``, pairs if it is DPO's.
 
     GMT ranks the mean gradient of ``window`` batches at fixed weights. That is gradient
     accumulation over ``window`` batches followed by top-p of the accumulated gradient, so
@@ -64,8 +64,6 @@ def trainer_arguments(
         "dataloader_pin_memory": not on_cpu,
         "seed": settings.seed,
         "max_length": None,
-        "packing": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
     }
@@ -80,7 +78,12 @@ def trainer_arguments(
             # FSDP's own, which gathers the weights of a layer once less.
             options["activation_checkpointing"] = False
             options["fsdp_config"]["activation_checkpointing"] = True
-    arguments = SFTConfig(**options)
+    arguments: SFTConfig | DPOConfig
+    if settings.objective == "dpo":
+        arguments = DPOConfig(beta=settings.dpo_beta, precompute_ref_log_probs=True, **options)
+    else:
+        skipped = {"skip_prepare_dataset": True}
+        arguments = SFTConfig(packing=False, dataset_kwargs=skipped, **options)
     if arguments.n_gpu > 1:
         # One process would copy the model to all devices that it sees, a batch to each.
         arguments._n_gpu = 1

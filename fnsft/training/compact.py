@@ -10,16 +10,16 @@ from safetensors.torch import load_file, save_file
 from fnsft.artifacts.telemetry import NeuronUpdates
 from fnsft.artifacts.tensors import Header
 from fnsft.masks.compact import as_plain, make_compact
-from fnsft.training.trainer import MaskedTrainer
+from fnsft.training.trainer import MaskedDPOTrainer, MaskedSteps, MaskedTrainer
 
 KIND, SCHEMA = "trained-parameters", 1
 FILE_NAME = "trained.safetensors"
 
 
-class CompactTrainer(MaskedTrainer):
+class CompactSteps(MaskedSteps):
     """Trains a model whose MLP neurons are slices (:func:`fnsft.masks.compact.make_compact`).
 
-    Its result is that of :class:`MaskedTrainer` with a mask of these neurons on the update, as far
+    The result is that of :class:`MaskedSteps` with a mask of these neurons on the update, as far
     as sums of another order are the same. A checkpoint holds the parameters that train; the model
     that is saved is a plain one. What masks record of gradients is not: most are never taken.
 
@@ -73,3 +73,11 @@ class CompactTrainer(MaskedTrainer):
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+class CompactTrainer(CompactSteps, MaskedTrainer):
+    """``MaskedTrainer`` of slices."""
+
+
+class CompactDPOTrainer(CompactSteps, MaskedDPOTrainer):
+    """``MaskedDPOTrainer`` of slices."""

@@ -22,7 +22,7 @@ class ValidationCurve(TrainerCallback):
     ----------
     measure
         From the model to ``{"loss": …}`` (mean negative log-likelihood per completion token,
-        in nats) and counts.
+        in nats; of pairs DPO's) and counts; with a ``perplexity`` where that is not exp(loss).
     points
         About how many points the curve gets, apart from the first, at step 0.
     save
@@ -66,8 +66,13 @@ class ValidationCurve(TrainerCallback):
                 f"{state.global_step}; lower the learning rate"
             )
         point = {"step": state.global_step, "epoch": state.epoch or 0.0, "epoch_end": False}
-        perplexity = math.exp(measured["loss"])
+        perplexity = perplexity_of(measured)
         state.log_history.append({"validation": point | measured | {"perplexity": perplexity}})
+
+
+def perplexity_of(measured: dict[str, float]) -> float:
+    """Return the perplexity that was measured, or that of the loss."""
+    return measured["perplexity"] if "perplexity" in measured else math.exp(measured["loss"])
 
 
 def points_of(state: TrainerState) -> list[dict[str, Any]]:

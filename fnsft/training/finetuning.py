@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
@@ -37,7 +38,7 @@ from fnsft.training.arguments import (
     samples_a_step,
     trainer_arguments,
 )
-from fnsft.training.compact import CompactTrainer
+from fnsft.training.compact import CompactDPOTrainer, CompactTrainer
 from fnsft.training.completion_loss import completion_loss
 from fnsft.training.curve import ValidationCurve
 from fnsft.training.files import RunFiles
@@ -53,12 +54,24 @@ from fnsft.training.masking import (
     trained_neurons,
 )
 from fnsft.training.networks import ColumnChoice, NeuronChoice
+from fnsft.training.preferences import (
+    as_pairs,
+    pair_losses,
+    preference_point,
+    reference_losses,
+)
 from fnsft.training.processes import Processes
 from fnsft.training.replay import with_replay
 from fnsft.training.run_table import run_lines, stage_in_words
 from fnsft.training.saving import average_best, record_of, require_room, save_best, write_run
 from fnsft.training.stages import Lineage, drawing_settings, stage_seed, structure_identity
-from fnsft.training.trainer import MaskedTrainer, WhenPrepared, only_a_bar
+from fnsft.training.trainer import (
+    MaskedDPOTrainer,
+    MaskedSteps,
+    MaskedTrainer,
+    WhenPrepared,
+    only_a_bar,
+)
 
 
 def fine_tune(
@@ -123,7 +136,13 @@ def fine_tune(
         drawn_masks.draw_low_rank(model, files.checkpoints, settings, arguments)
     ranked = ranked_sets(model, files, split.samples, settings, arguments, stage, graph)
     neurons = ranked if isinstance(ranked, NeuronChoice) else choice
-    trainer = make_trainer(model, tokenizer, mixed.samples, settings, arguments, neurons)
+    reference: dict[str, np.ndarray] = {}
+    if settings.objective == "dpo":
+        splits = {"train": mixed.samples, "validation": validation.samples}
+        reference = reference_losses(model, files.checkpoints, splits, settings, arguments)
+    trainer = make_trainer(
+        model, tokenizer, mixed.samples, settings, arguments, neurons, reference.get("train")
+    )
     if processes.is_main:
         require_room(files, trainer.model, settings)
     form = read_prompt_format(files.data)
@@ -140,6 +159,9 @@ def fine_tune(
         return build_masker(model, settings, structure, steps, draw)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
+        if reference:
+            pairs = pair_losses(model, validation.samples, settings.micro_batch_size)
+            return preference_point(pairs, reference["validation"], settings.dpo_beta)
         losses = completion_loss(model, validation.samples, settings.micro_batch_size)
         return {"loss": losses.mean_per_token, "samples": losses.n, "tokens": losses.n_tokens}
 
@@ -214,23 +236,27 @@ def make_trainer(
     settings: TrainSettings,
     arguments: TrainingArguments,
     choice: NeuronChoice | None = None,
-) -> MaskedTrainer:
+    reference: np.ndarray | None = None,
+) -> MaskedSteps:
     """Freeze what the method does not train, add its adapters or slices, and return the trainer.
 
     ``choice`` are the neurons of the run's networks or that it ranks highest, of which slices are
-    made.
+    made; ``reference`` the start's losses of pairs
+    (:func:`~fnsft.training.preferences.reference_losses`).
     """
     choose_trainable(model, settings)
-    make: Callable[..., MaskedTrainer] = MaskedTrainer
+    pairs = reference is not None
+    make: Callable[..., MaskedSteps] = MaskedDPOTrainer if pairs else MaskedTrainer
     if settings.compact:
         assert choice is not None
         neurons = trained_neurons(settings, choice.epochs[0])
-        make = functools.partial(CompactTrainer, neurons=neurons)
+        of_slices = CompactDPOTrainer if pairs else CompactTrainer
+        make = functools.partial(of_slices, neurons=neurons)
     trainer = make(
         settings=settings,
         model=model,
         args=arguments,
-        train_dataset=as_dataset(samples),
+        train_dataset=as_dataset(samples) if reference is None else as_pairs(samples, reference),
         processing_class=tokenizer,
         peft_config=lora_config(settings, model) if settings.method == "lora" else None,
     )
@@ -241,7 +267,7 @@ def make_trainer(
 
 
 def apply_networks(
-    trainer: MaskedTrainer, settings: TrainSettings, choice: NeuronChoice | None
+    trainer: MaskedSteps, settings: TrainSettings, choice: NeuronChoice | None
 ) -> ForwardMask | None:
     """Mask the forward pass of a model that has its adapters, and return the mask; or ready them.
 
@@ -262,7 +288,7 @@ def apply_networks(
 
 
 def drawn(
-    trainer: MaskedTrainer,
+    trainer: MaskedSteps,
     samples: Sequence[Encoded],
     files: RunFiles,
     processes: Processes,

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from fnsft.errors import Interrupted
 from fnsft.training.processes import Processes
-from fnsft.training.trainer import MaskedTrainer
+from fnsft.training.trainer import MaskedSteps
 
 _AGAIN = b"finishing the step, then saving a checkpoint; Ctrl-C again ends at once\n"
 
@@ -76,7 +76,7 @@ class StopWhenTold(TrainerCallback):
 
 
 def train_until_told(
-    trainer: MaskedTrainer, processes: Processes, resume_from: Path | None
+    trainer: MaskedSteps, processes: Processes, resume_from: Path | None
 ) -> None:
     """Train to the end, or to a checkpoint when a signal asks for the end.
 

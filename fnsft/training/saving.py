@@ -1,7 +1,6 @@
 """What a run leaves behind: the best epoch's weights with their mask, records, networks."""
 
 import dataclasses
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -19,13 +18,13 @@ from fnsft.config.stages import TrainSettings
 from fnsft.masks.forward import attach
 from fnsft.training import networks
 from fnsft.training.anchoring import average_into
-from fnsft.training.curve import best_point, points_of
+from fnsft.training.curve import best_point, perplexity_of, points_of
 from fnsft.training.files import RunFiles
 from fnsft.training.loading import load_base
 from fnsft.training.processes import Processes
 from fnsft.training.quantisation import packing_of, write_packing
 from fnsft.training.stages import Lineage
-from fnsft.training.trainer import MaskedTrainer
+from fnsft.training.trainer import MaskedSteps
 
 AVERAGED = "averaged"  # the best epoch's weights, averaged with those that the stage began with
 
@@ -49,7 +48,7 @@ def require_room(files: RunFiles, model: PreTrainedModel, settings: TrainSetting
 
 
 def save_best(
-    trainer: MaskedTrainer, mask: ForwardMask | None, files: RunFiles, processes: Processes
+    trainer: MaskedSteps, mask: ForwardMask | None, files: RunFiles, processes: Processes
 ) -> None:
     """Write the current weights as the best epoch's; all processes gather, the main one writes.
 
@@ -96,16 +95,17 @@ def average_best(
     model.to(arguments.device)
     if mask is not None:
         attach(model, mask)
-    perplexity = math.exp(measure(model)["loss"])
+    perplexity = perplexity_of(measure(model))
     return dataclasses.replace(record, averaged_validation_perplexity=perplexity)
 
 
-def record_of(trainer: MaskedTrainer, run: Run, lineage: Lineage, clock: float) -> TrainingRecord:
+def record_of(trainer: MaskedSteps, run: Run, lineage: Lineage, clock: float) -> TrainingRecord:
     """Return what is recorded of a finished run that began at ``clock``."""
     points = points_of(trainer.state)
     chosen = best_point(points)
     return TrainingRecord(
         run=run,
+        objective=trainer.settings.objective,
         validation=points,
         train_loss=[
             {"step": entry["step"], "loss": entry["loss"]}
@@ -125,7 +125,7 @@ def record_of(trainer: MaskedTrainer, run: Run, lineage: Lineage, clock: float) 
 
 
 def write_run(
-    files: RunFiles, trainer: MaskedTrainer, record: TrainingRecord, processes: Processes
+    files: RunFiles, trainer: MaskedSteps, record: TrainingRecord, processes: Processes
 ) -> None:
     """Write the model folder: the best epoch's weights or their average, and what is known."""
     telemetry = trainer.masker.telemetry if trainer.masker else None

@@ -1,4 +1,4 @@
-"""TRL's trainer with one addition: a mask decides what an optimizer step may change."""
+"""TRL's trainers with one addition: a mask decides what an optimizer step may change."""
 
 import contextlib
 import functools
@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from trl import SFTTrainer
+from trl import DPOTrainer, SFTTrainer
 
 from fnsft.artifacts.storage import reported_room
 from fnsft.artifacts.telemetry import NeuronUpdates
@@ -30,8 +32,8 @@ from fnsft.masks.shards import local
 from fnsft.training.anchoring import Anchor
 
 
-class MaskedTrainer(SFTTrainer):
-    """``SFTTrainer`` whose gradients or updates are masked once an optimizer step.
+class MaskedSteps(Trainer):
+    """Masks the gradients or updates of the trainer that it is put before, once a step.
 
     The mask acts where the trainer clips: there the gradient is the accumulated one of the
     whole global batch, also under DDP and FSDP2, and nothing has been clipped yet. (A hook on
@@ -43,7 +45,8 @@ class MaskedTrainer(SFTTrainer):
     def __init__(self, *, settings: TrainSettings, **arguments: Any) -> None:
         self.settings = settings
         self.masker: GradientMasker | None = None
-        super().__init__(optimizer_cls_and_kwargs=optimizer_of(settings), **arguments)
+        super().__init__(**arguments)
+        self.optimizer_cls_and_kwargs = optimizer_of(settings)  # DPOTrainer takes none
         weight = settings.l2_to_start
         self.anchor = Anchor(self.model, weight) if weight else None
 
@@ -142,6 +145,24 @@ class MaskedTrainer(SFTTrainer):
             self.masker.telemetry.save(Path(output_dir))
 
 
+class MaskedTrainer(MaskedSteps, SFTTrainer):
+    """``SFTTrainer`` with masks."""
+
+
+class MaskedDPOTrainer(MaskedSteps, DPOTrainer):
+    """``DPOTrainer`` with masks, of pairs that are tokenised and have the start's log-probabilities.
+
+    Both are ours (:mod:`fnsft.training.preferences`): TRL's would tokenise anew, and keep what it
+    computes in a folder of each process; the loss is TRL's.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *given: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *given: Any) -> Dataset:
+        return dataset
+
+
 @contextlib.contextmanager
 def by_own_names(model: Any) -> Iterator[None]:
     """Have a model saved by its parameters' names, which the trainer loads a checkpoint by.
@@ -165,7 +186,7 @@ class WhenPrepared(TrainerCallback):
 
     def __init__(
         self,
-        trainer: MaskedTrainer,
+        trainer: MaskedSteps,
         build: Callable[[torch.nn.Module], GradientMasker | None],
         resume_from: Path | None,
     ) -> None:
@@ -197,7 +218,7 @@ class WhenPrepared(TrainerCallback):
         self.trainer.masker = masker
 
 
-def only_a_bar(trainer: MaskedTrainer) -> None:
+def only_a_bar(trainer: MaskedSteps) -> None:
     """Stop the trainer from printing a line a step; on a terminal a progress bar stays."""
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):

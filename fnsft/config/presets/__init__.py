@@ -34,6 +34,7 @@ class Preset(Settings):
     prompt: str = setting("", "template of what is asked; none for kind text")
     completion: str = setting("", "template of the answer, or of the text")
     context: str = setting("", "template of what stands with the question")
+    rejected: str = setting("", "of pairs: template of the answer that is not preferred")
     score: Literal["none", "number", "exact"] = setting(
         "none", "how answers to test samples are scored: the number after ####, or the whole text"
     )

@@ -71,6 +71,7 @@ from fnsft.config.stages.training import (
     EvaluateSettings,
     ForwardMode,
     Method,
+    Objective,
     Polarity,
     TrainSettings,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "NEURON_METHODS",
     "NetworksSettings",
     "Neurons",
+    "Objective",
     "OverlapSettings",
     "POLARITIES",
     "PRIMARY_METRICS",

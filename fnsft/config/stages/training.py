@@ -48,6 +48,10 @@ CLUSTER_AFFINITIES: tuple[str, ...] = ("cluster", "cluster-shuffled")
 GRAPH_METHODS: tuple[str, ...] = ("collab", "collab-static")  # what reads a graph or its clusters
 
 
+# What is minimised: the loss of completions, or that of direct preference optimisation.
+Objective = Literal["completion", "dpo"]
+
+
 @dataclass(frozen=True)
 class TrainSettings(Settings):
     """One fine-tuning run of one method."""
@@ -212,11 +216,20 @@ class TrainSettings(Settings):
         minimum=0,
         below=1,
     )
+    objective: Objective = setting(
+        "completion",
+        "what is minimised: the loss of completions, or of pairs of a chosen and a rejected answer "
+        "(DPO; Rafailov et al. 2023)",
+    )
+    dpo_beta: float = setting(
+        0.1, "dpo: how much the start holds back, β (Rafailov et al. 2023)", above=0
+    )
     seed: int = setting(0, "seed of masks and adapters", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._resolve()
+        self._check_preferences()
         if self.fraction is not None and self.method not in FRACTION_METHODS:
             raise InputError(
                 f"fraction: method {self.method!r} takes no fraction, found {self.fraction}"
@@ -397,6 +410,20 @@ class TrainSettings(Settings):
                 "unfreeze: adds networks to those that train; use mask_mode train-only"
             )
         self.unfreezing()
+
+    def _check_preferences(self) -> None:
+        if self.objective != "dpo":
+            return
+        if self.forward_mode is not None:
+            raise InputError(
+                f"mask_mode: {self.mask_mode!r} makes another model than the one that dpo measures "
+                "the distance to; use train-only or freeze, or objective completion"
+            )
+        if self.lora_dropout:
+            raise InputError(
+                "lora_dropout: dpo compares the model with its start, and switches dropout off, "
+                f"found {self.lora_dropout:g}; leave it off"
+            )
 
     def _check_compact(self) -> None:
         if not self.compact:
