@@ -153,7 +153,7 @@ def _train(
     print(
         f"{files.output}: {identity.method}, {done.optimizer_steps} steps, best epoch "
         f"{done.best_epoch:g}, validation perplexity {done.best_validation_perplexity:.4f}"
-        f"{_after_averaging(done)}; "
+        f"{_after_averaging(done)}{_of_pairs(done)}; "
         f"{record.notes['train_samples_left_out']} longer samples left out",
         file=sys.stderr,
     )
@@ -209,6 +209,13 @@ def _start_anew(checkpoints: Path, n_processes: int) -> None:
 def _after_averaging(record: "TrainingRecord") -> str:
     averaged = record.averaged_validation_perplexity
     return "" if averaged is None else f" ({averaged:.4f} averaged with the start)"
+
+
+def _of_pairs(record: "TrainingRecord") -> str:
+    if record.objective != "dpo":
+        return ""
+    accuracy = next(p["accuracy"] for p in record.validation if p["step"] == record.best_step)
+    return f" of the chosen answers, DPO's loss {record.criterion:.4f}, accuracy {accuracy:.3f}"
 
 
 def _name(arguments: argparse.Namespace, source: "Source", lineage: "Lineage") -> None:

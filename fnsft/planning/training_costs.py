@@ -34,7 +34,8 @@ def train_cost(
 
     Notes
     -----
-    A micro-batch is padded to its longest sample. Its pass is one forward and two backward (LoRA:
+    A micro-batch is padded to its longest sample; a pair of answers is two samples, each with a
+    forward pass of the start before the first step. Its pass is one forward and two backward (LoRA:
     one, since weights have no gradient; compact: one and the share of parameters that train; with
     checkpointing one more forward), validations are forward. Every step Adam moves ``ADAM_BYTES`` a
     trained parameter; masks rank M entries. Disk: the best epoch, while it runs a second one, two
@@ -55,7 +56,8 @@ def train_cost(
     steps = min(steps, settings.max_steps or steps)
     batches = math.ceil(settings.batch_size / micro) * steps
     half = settings.bf16_autocast or settings.dtype == "bfloat16"
-    padded = train.padded(micro)
+    answers = settings.answers_a_sample
+    padded = train.padded(micro * answers)
     trained = _trained(shape, settings)
     ways: float = 2 if settings.method == "lora" else 3
     if settings.compact:
@@ -66,7 +68,7 @@ def train_cost(
     work = Work(
         start="training",
         dtype="bfloat16" if half else "float32",
-        flops=ways * forward_flops(shape, batches * micro * padded, padded),
+        flops=ways * forward_flops(shape, batches * micro * answers * padded, padded),
         layer_passes=(shape.layers + 1) * (ways * batches + 2 * updates)
         + 3 * shape.layers * updates * (MASK_PASSES.get(settings.method, 1) * is_masked),
         device_bytes=ADAM_BYTES * trained * updates,
@@ -74,7 +76,11 @@ def train_cost(
         tokens_read=train.tokens + validation.tokens,
     )
     points = 1 + min(settings.validations, steps) + settings.epochs - 1
-    work = both(work, forward(shape, validation, micro, work.dtype).times(points))
+    validated = forward(shape, validation, micro, work.dtype).times(answers)
+    work = both(work, validated.times(points))
+    if settings.objective == "dpo":
+        asked = forward(shape, replace(train, n=n), micro, work.dtype).times(answers)
+        work = both(both(work, asked), validated)
     if drawn := _drawing_passes(settings, n):  # before the first step
         work = work.plus(
             flops=drawn * forward_flops(shape, train.mean, train.mean),

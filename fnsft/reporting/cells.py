@@ -32,7 +32,8 @@ class Cell:
     bounds that of the average however they are correlated. In tables of networks it is the
     standard deviation over seeds, or over random draws. A paired difference has an interval, from
     ``low`` to ``high``, in place of an error; a share of no or of all items has one of the two
-    (see :func:`bounded`). A mean over models or fractions has no n where theirs differ.
+    (see :func:`bounded`). A mean over models or fractions has no n where theirs differ. By the
+    ``criterion`` on validation samples, the lower the better, a fraction is chosen.
     """
 
     value: float
@@ -41,6 +42,7 @@ class Cell:
     n_items: int | None
     n_seeds: int | None
     validation_perplexity: float | None = None
+    criterion: float | None = None
     learning_rate: float | None = None
     optimizer_steps: float | None = None
     chosen: bool = False
@@ -87,6 +89,7 @@ def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], wher
     elif len(values) == 2:
         kind, uncertainty = "pooled items", _root_mean_square([r.stderr for r in records])
     perplexities = [training.best_validation_perplexity for training in trainings]
+    criteria = [training.criterion for training in trainings]
     steps = [training.optimizer_steps for training in trainings]
     return Cell(
         value=value,
@@ -95,6 +98,7 @@ def cell_of(records: Sequence[Record], trainings: Sequence[TrainingRecord], wher
         n_items=_the_only(records, "n", where),
         n_seeds=len(records),
         validation_perplexity=statistics.fmean(perplexities) if perplexities else None,
+        criterion=statistics.fmean(criteria) if criteria else None,
         learning_rate=learning_rate_of(trainings, where),
         optimizer_steps=statistics.fmean(steps) if steps else None,
     )

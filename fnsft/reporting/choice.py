@@ -1,4 +1,7 @@
-"""The learning rate of every method with the lowest mean validation perplexity."""
+"""The learning rate of every method with the lowest mean validation perplexity.
+
+Of runs on pairs of answers it is DPO's validation loss that stands in the perplexity's place.
+"""
 
 import math
 import statistics
@@ -68,7 +71,7 @@ def choose_rates(trainings: Iterable[TrainingRecord]) -> list[Choice]:
         runs = grouped[run.method][run.learning_rate]
         if (run.fraction, run.seed) in runs:
             raise InputError(f"{_name(run)}: two runs of one fraction and seed")
-        perplexity = training.best_validation_perplexity
+        perplexity = training.criterion
         runs[run.fraction, run.seed] = perplexity if math.isfinite(perplexity) else math.inf
     return [_choice(method, grouped[method]) for method in in_order(grouped)]
 

@@ -134,6 +134,7 @@ def _introduction(tuned: Tuned) -> str:
         f"{title}\n",
         f"{'An adapter for' if tuned.is_adapter else 'A fine-tuned copy of'} {base}, trained on "
         f"`{_name(run.task)}` by `fnsft`, which decides what may change in a model.",
+        *_objective(tuned.training.objective),
         f"\nWhat trained: {what}.",
     ]
     if run.applies_to:
@@ -146,6 +147,14 @@ def _introduction(tuned: Tuned) -> str:
             what = f"Random neurons, as many as in functional networks {networks}"
         lines.append(f"\n{what}: {MODES.get(run.mask_mode, run.mask_mode)}.")
     return "\n".join(lines)
+
+
+def _objective(objective: str) -> Iterable[str]:
+    if objective == "dpo":
+        yield (
+            "\nIt learned from pairs of answers which one is preferred, by direct preference "
+            "optimisation (DPO; Rafailov et al. 2023)."
+        )
 
 
 def _name(text: str) -> str:
@@ -188,6 +197,8 @@ def _hyperparameters(tuned: Tuned) -> Iterable[str]:
         for name in (*HYPERPARAMETERS, *(OF_LORA if is_lora else ()))
         if tuned.settings.get(name) is not None
     }
+    if tuned.settings.get("objective") == "dpo":
+        rows["beta of DPO"] = tuned.settings["dpo_beta"]
     if tuned.training:
         rows |= {"learning rate": tuned.training.run.learning_rate, "seed": tuned.training.run.seed}
         rows["optimizer steps"] = tuned.training.optimizer_steps
@@ -203,6 +214,8 @@ def _results(tuned: Tuned) -> Iterable[str]:
         rows.append(("validation", "perplexity, before", f"{points[0]['perplexity']:.4g}", ""))
     best = tuned.training.best_validation_perplexity
     rows.append(("validation", "perplexity", f"{best:.4g}", ""))
+    if tuned.training.objective == "dpo":
+        rows.append(("validation", "DPO's loss", f"{tuned.training.criterion:.4g}", ""))
     for record in tuned.records:
         error = "" if record.stderr is None else f" ± {record.stderr:.2g}"
         mask = f" (mask {record.forward_mask})" if record.forward_mask else ""

@@ -139,13 +139,13 @@ def _averaged(table: Table) -> Table:
 
 
 def _chosen_fraction(found: Mapping[float | None, Cell]) -> float | None:
-    """Return the p of lowest validation perplexity; None also where one has no validation."""
-    perplexities = {p: cell.validation_perplexity for p, cell in found.items()}
+    """Return the p that is best on validation samples; None also where one has no validation."""
+    criteria = {p: cell.criterion for p, cell in found.items()}
     if len(found) == 1:
         return next(iter(found))
-    if any(perplexity is None for perplexity in perplexities.values()):
+    if any(criterion is None for criterion in criteria.values()):
         return None
-    return min(perplexities, key=lambda p: perplexities[p] or math.inf)
+    return min(criteria, key=lambda p: criteria[p] or math.inf)
 
 
 def _badness(cell: Cell, style: MetricStyle) -> float:

@@ -1,8 +1,8 @@
 """How much memory a run will take, before any weight is loaded.
 
 Symbols: P parameters, of which K train; L layers, d = d_model, N = d_mlp, q and v the widths of
-all queries and of all values, a heads, V tokens of the vocabulary, B samples a forward pass, T
-tokens of the longest, b bytes a value (4, in bfloat16 2).
+all queries and of all values, a heads, V tokens of the vocabulary, B samples a forward pass (of
+pairs, 2·B answers), T tokens of the longest, b bytes a value (4, in bfloat16 2).
 """
 
 import dataclasses
@@ -178,6 +178,7 @@ def estimate(
     share = neuron_share(settings) if neurons is None else neurons
     train, train_bytes = _trained(shape, settings, width, share)
     tokens = settings.pass_samples(processes) * longest_tokens
+    trained_tokens = tokens * settings.answers_a_sample
     shards = processes if settings.parallel == "fsdp" else 1
     copies = 2 if processes > shards else 1
     if settings.quantise:
@@ -196,7 +197,7 @@ def estimate(
         weights=weights // shards,
         gradients=train_bytes * train * copies // shards,
         moments=2 * train_bytes * train // shards,
-        activations=_activations(shape, settings, tokens, longest_tokens, eager, share),
+        activations=_activations(shape, settings, trained_tokens, longest_tokens, eager, share),
         affinities=_affinities(shape, settings),
         mask_scratch=_mask_scratch(shape, settings) // shards,
         validation_logits=logits,

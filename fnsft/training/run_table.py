@@ -43,7 +43,7 @@ def run_lines(
     if shape is None:
         rows["memory"] = "unknown for this architecture"
     else:
-        longest = max(len(sample.ids) for sample in (*train.samples, *validation.samples))
+        longest = max(sample.longest for sample in (*train.samples, *validation.samples))
         eager = attention == "eager"
         neurons = None
         if settings.compact and files.networks is not None:
@@ -81,6 +81,7 @@ def settings_in_words(
     share = "process" if processes.n == 1 else "processes"
     return {
         "method": method_in_words(settings),
+        **objective_in_words(settings),
         "learning rate": f"{settings.learning_rate:g} ({_origin(settings)}), {settings.schedule}",
         "batch": f"{samples_a_step(settings)} samples = "
         f"{settings.pass_samples(processes.n)} a pass x {passes} passes x {processes.n} {share}",
@@ -110,6 +111,14 @@ def method_in_words(settings: TrainSettings) -> str:
     if settings.compact:
         words += ", compact"
     return words
+
+
+def objective_in_words(settings: TrainSettings) -> dict[str, str]:
+    """Return the row about what is minimised, where that is not the loss of completions."""
+    if settings.objective == "completion":
+        return {}
+    words = f"DPO, beta {settings.dpo_beta:g}: a sample is a prompt with two answers"
+    return {"objective": words}
 
 
 def precision_in_words(settings: TrainSettings) -> str:

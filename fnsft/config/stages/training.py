@@ -311,6 +311,11 @@ class TrainSettings(Settings):
         return samples
 
     @property
+    def answers_a_sample(self) -> int:
+        """How many answers of a sample a step looks at: of a pair both."""
+        return 2 if self.objective == "dpo" else 1
+
+    @property
     def forward_mode(self) -> str | None:
         """What is done to networks in the forward pass, if anything."""
         return self.mask_mode if self.mask_mode in FORWARD_MODES else None
