@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from fnsft.config.presets import TaskPreset
 from fnsft.config.settings import Settings, setting
-from fnsft.config.stages import GRAPH_METHODS, FigureKind, Neurons, TableKind
+from fnsft.config.stages import GRAPH_METHODS, FigureKind, Neurons, Objective, TableKind
 from fnsft.errors import InputError
 
 
@@ -45,12 +45,21 @@ class TaskEntry(Settings):
     cloze: str | None = setting(None, "cloze file below data_dir or the world")
     generate: bool = setting(True, "answer the test problems and match the numbers")
     label: str | None = setting(None, "how tables and figures call it; its key when absent")
+    objective: Objective = setting("completion", "what training on it minimises; dpo: of pairs")
+    learning_rate_factor: float = setting(
+        1.0, "times a method's learning rate (dpo takes smaller steps)", above=0
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.name is not None) != (self.origin == "hub"):
             raise InputError(f"name: needed if origin is 'hub' alone, found {self.name!r}")
-        TaskPreset.read(self.format)
+        pairs = bool(TaskPreset.read(self.format).preset.rejected)
+        if pairs != (self.objective == "dpo"):
+            raise InputError(
+                f"objective: expected 'dpo' for a format of pairs alone, found {self.objective!r} "
+                f"with format {self.format!r}"
+            )
 
 
 @dataclass(frozen=True)

@@ -288,10 +288,11 @@ class Experiment:
         return {str(variant): variant for variant in known}
 
     @kept
-    def training(self, variant: str, seed: int, stage: int = 1) -> TrainSettings:
+    def training(self, variant: str, seed: int, stage: int = 1, task: str = "") -> TrainSettings:
         """Return the settings of one run: shared ones, the method's own, fraction and seed.
 
-        After the first ``stage`` of a sequence, what ``later_stages`` says is put in.
+        After the first ``stage`` of a sequence, what ``later_stages`` says is put in; of a
+        ``task`` its objective, and what it says of learning rates.
         """
         chosen = self._known_variants[variant]
         entry = self.method(chosen.method)
@@ -307,7 +308,14 @@ class Experiment:
             later = self._section("later_stages", LaterStages)
             factor *= later.learning_rate_factor
             settings |= {"epochs": later.epochs} if later.epochs else {}
-        found = TrainSettings.from_mapping(settings, f"methods.{chosen.method}")
+        where = f"methods.{chosen.method}"
+        if task:
+            entry_of_task = self.task(task)
+            factor *= entry_of_task.learning_rate_factor
+            if entry_of_task.objective != "completion":
+                settings["objective"] = entry_of_task.objective
+                where += f" on tasks.{task}"
+        found = TrainSettings.from_mapping(settings, where)
         assert found.learning_rate is not None
         rate = float(f"{found.learning_rate * factor:.6g}")  # no 0.00020000000000000004 in a flag
         return dataclasses.replace(found, learning_rate=rate)
@@ -533,6 +541,12 @@ class Experiment:
         for name in self.config["tables"]:
             if self.table(name).kind == "networks":
                 self.networks(self.table(name).networks)
+        for selection in self._selections():
+            stages = self.sequence(selection.sequence).tasks if selection.sequence else ()
+            methods = (*selection.methods, *selection.controls)
+            for name in map(str, self.variants(methods, selection.fractions)):
+                for task in (selection.task, *stages):
+                    self.training(name, seed=0, task=task)
         for name, variant in self._known_variants.items():
             self.training(name, seed=0)
             if protected := self.method(variant.method).calibration:

@@ -35,6 +35,11 @@ class Encoded:
         return self.prompt_ids + self.completion_ids
 
     @property
+    def with_rejected(self) -> "Encoded":
+        """The prompt with the rejected answer of a pair alone."""
+        return Encoded(self.prompt_ids, self.rejected_ids)
+
+    @property
     def longest(self) -> int:
         """Tokens of the prompt with its longer answer."""
         return len(self.prompt_ids) + max(len(self.completion_ids), len(self.rejected_ids))

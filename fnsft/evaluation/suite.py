@@ -137,6 +137,10 @@ def measure(
         samples = benchmarks.split.samples[: settings.perplexity_limit]
         losses = completion_loss(model, samples, settings.batch_size)
         result.measurements += perplexity.measure(losses)
+        if all(sample.rejected_ids for sample in samples):
+            others = [sample.with_rejected for sample in samples]
+            rejected = completion_loss(model, others, settings.batch_size)
+            result.measurements.append(perplexity.preference(losses, rejected))
         result.counts["perplexity_samples_too_long"] = benchmarks.split.n_left_out
     return result
 

@@ -75,9 +75,7 @@ class StopWhenTold(TrainerCallback):
         self.told = signum
 
 
-def train_until_told(
-    trainer: MaskedSteps, processes: Processes, resume_from: Path | None
-) -> None:
+def train_until_told(trainer: MaskedSteps, processes: Processes, resume_from: Path | None) -> None:
     """Train to the end, or to a checkpoint when a signal asks for the end.
 
     Raises

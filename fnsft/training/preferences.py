@@ -71,8 +71,8 @@ def require_objective(files: Sequence[Path], objective: Objective) -> None:
 
 def pair_losses(model: torch.nn.Module, pairs: Sequence[Encoded], batch_size: int) -> PairLosses:
     """Return the losses of both answers, ``batch_size`` answers a forward pass."""
-    others = [Encoded(pair.prompt_ids, pair.rejected_ids) for pair in pairs]
     chosen = completion_loss(model, pairs, batch_size)
+    others = [pair.with_rejected for pair in pairs]
     return PairLosses(chosen, completion_loss(model, others, batch_size))
 
 

@@ -150,7 +150,7 @@ class MaskedTrainer(MaskedSteps, SFTTrainer):
 
 
 class MaskedDPOTrainer(MaskedSteps, DPOTrainer):
-    """``DPOTrainer`` with masks, of pairs that are tokenised and have the start's log-probabilities.
+    """``DPOTrainer`` with masks, of tokenised pairs with the start's log-probabilities.
 
     Both are ours (:mod:`fnsft.training.preferences`): TRL's would tokenise anew, and keep what it
     computes in a folder of each process; the loss is TRL's.

@@ -133,9 +133,9 @@ def figure_tasks(entry, selection):
 def last_rates(name):
     """The learning rate of the last stage, in the order of a figure's inputs."""
     selection = EXPERIMENT.selection("figures", name)
-    n_stages = len(EXPERIMENT.sequence(selection.sequence).tasks)
+    stages = EXPERIMENT.sequence(selection.sequence).tasks
     return tuple(
-        EXPERIMENT.training(str(variant), seed, n_stages).learning_rate
+        EXPERIMENT.training(str(variant), seed, len(stages), stages[-1]).learning_rate
         for _ in selection.models
         for variant in EXPERIMENT.rates(name)
         for seed in selection.seeds

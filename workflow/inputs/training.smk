@@ -4,7 +4,8 @@
 def training_of(wildcards):
     """The settings of a run, which depend on its place in a sequence."""
     stage = len(StageModel.of(wildcards.model).stages) + 1
-    return EXPERIMENT.training(wildcards.variant, int(wildcards.seed), stage)
+    seed = int(wildcards.seed)
+    return EXPERIMENT.training(wildcards.variant, seed, stage, wildcards.task)
 
 
 def neurons_of(wildcards):

@@ -101,6 +101,9 @@ rule world:
         math=expand(results("world/math/{split}.jsonl"), split=["train", "test"]),
         code=[results("world/code/train.json"), results("world/code/test.jsonl")],
         facts=results("world/facts/test.jsonl"),
+        preferences=expand(
+            results("world/preferences/{split}.jsonl"), split=["train", "test"]
+        ),
     log:
         logs("world.log"),
     benchmark:

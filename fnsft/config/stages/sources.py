@@ -16,6 +16,9 @@ class WorldSettings(Settings):
     documents: int = setting(22_000, "documents in the pretraining corpus", above=0)
     math_train: int = setting(2_000, "word problems for fine-tuning", above=0)
     math_test: int = setting(400, "held-out word problems", above=0)
+    preferences_train: int = setting(
+        2_000, "word problems with a right and a wrong answer, for preference tuning", above=0
+    )
     code_train: int = setting(2_000, "code instructions for fine-tuning", above=0)
     code_test: int = setting(240, "held-out functions with tests", above=0, maximum=280)
     seed: int = setting(0, "seed of the world", minimum=0)

@@ -21,7 +21,7 @@ from fnsft.data.world.functions import (
     draw_function,
 )
 from fnsft.data.world.people import draw_facts
-from fnsft.data.world.word_problems import STEP_SHARES, Problem, draw_problem
+from fnsft.data.world.word_problems import STEP_SHARES, Problem, draw_problem, with_slip
 
 Row = dict[str, Any]
 
@@ -36,6 +36,8 @@ class World:
     code_train: list[Row]
     code_test: list[Row]
     facts_test: list[Row]
+    preferences_train: list[Row]
+    preferences_test: list[Row]
 
 
 def make_world(settings: WorldSettings) -> World:
@@ -49,6 +51,8 @@ def make_world(settings: WorldSettings) -> World:
     held_out = frozenset(problem.question for problem in test_problems)
     train_problems = draw_problems(stream("math train"), settings.math_train, held_out)
     functions, test_functions = hold_out(stream("held-out functions"), settings.code_test)
+    paired_problems = draw_problems(stream("preferences"), settings.preferences_train, held_out)
+    slips = stream("slips")
     code_rng, test_rng, cloze_rng = stream("code train"), stream("code test"), stream("cloze")
     return World(
         corpus=draw_corpus(stream("corpus"), Known(facts, functions, held_out), settings.documents),
@@ -63,6 +67,8 @@ def make_world(settings: WorldSettings) -> World:
             for number, function in enumerate(test_functions)
         ],
         facts_test=[fact.cloze_row(cloze_rng) for person in facts.values() for fact in person],
+        preferences_test=[pair_row(problem, slips) for problem in test_problems],
+        preferences_train=[pair_row(problem, slips) for problem in paired_problems],
     )
 
 
@@ -108,6 +114,12 @@ def humaneval_row(number: int, function: Function, rng: random.Random) -> Row:
     }
 
 
+def pair_row(problem: Problem, rng: random.Random) -> Row:
+    """Return a problem with its answer, and one that a slip has led astray."""
+    right, wrong = problem.row(), with_slip(rng, problem).row()
+    return {"question": problem.question, "chosen": right["answer"], "rejected": wrong["answer"]}
+
+
 def write_world(folder: Path, world: World) -> None:
     """Write the world's files, the whole folder or nothing."""
     with written_whole(folder) as partial:
@@ -117,3 +129,5 @@ def write_world(folder: Path, world: World) -> None:
         write_json(partial / "code" / "train.json", world.code_train)
         write_jsonl(partial / "code" / "test.jsonl", world.code_test)
         write_jsonl(partial / "facts" / "test.jsonl", world.facts_test)
+        write_jsonl(partial / "preferences" / "train.jsonl", world.preferences_train)
+        write_jsonl(partial / "preferences" / "test.jsonl", world.preferences_test)

@@ -7,6 +7,7 @@ people. A number is named by the range that it is drawn from (see ``_numbers``),
 
 import operator
 import random
+import re
 from dataclasses import dataclass
 
 NAMES = tuple(
@@ -20,6 +21,7 @@ ITEMS = tuple(
     """.split()  # noqa: SIM905
 )
 BOXES = ("boxes", "bags", "jars", "baskets", "shelves", "trays")
+SUM = re.compile(r"(\d+)([-+*])(\d+)=<<.*?>>\d+")  # what `equation` writes
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 # Shares of one-, two- and three-step problems in the training and the test set (ours).
@@ -157,6 +159,21 @@ def draw_problem(rng: random.Random, n_steps: int) -> Problem:
     return _fill(rng, rng.choice(PROBLEMS[n_steps]))
 
 
+def with_slip(rng: random.Random, problem: Problem) -> Problem:
+    """Return a problem with a slip of at most 9 in one of its sums, with which later ones go on."""
+    sums = [SUM.search(step) for step in problem.steps]
+    slip_at, results = rng.randrange(len(sums)), [0]
+    while min(results) < 1:
+        slip, steps, results = rng.choice((-1, 1)) * rng.randint(1, 9), [], []
+        for place, (step, found) in enumerate(zip(problem.steps, sums, strict=True)):
+            assert found is not None
+            # The left number of a later step is the result of the one before.
+            left, symbol, right = results[-1] if results else int(found[1]), found[2], int(found[3])
+            results.append(OPERATORS[symbol](left, right) + slip * (place == slip_at))
+            steps.append(step.replace(found[0], equation(left, symbol, right, results[-1])))
+    return Problem(problem.question, tuple(steps), results[-1])
+
+
 def draw_story(rng: random.Random) -> str:
     """Draw one or two sentences that tell a sum and its result."""
     stories = (_fill(rng, rng.choice(STORIES)) for _ in range(rng.randint(1, 2)))
@@ -168,9 +185,12 @@ def draw_drill(rng: random.Random) -> str:
     return "\n".join(_drill_line(rng) for _ in range(rng.randint(6, 10)))
 
 
-def equation(left: int, symbol: str, right: int) -> str:
-    """Return ``2+3=<<2+3=5>>5``: GSM8K's annotation inside the equation that it computes."""
-    result = OPERATORS[symbol](left, right)
+def equation(left: int, symbol: str, right: int, result: int | None = None) -> str:
+    """Return ``2+3=<<2+3=5>>5``: GSM8K's annotation inside the equation that it computes.
+
+    A ``result`` that is given may be wrong.
+    """
+    result = OPERATORS[symbol](left, right) if result is None else result
     return f"{left}{symbol}{right}=<<{left}{symbol}{right}={result}>>{result}"
 
 
