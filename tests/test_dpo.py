@@ -1,28 +1,38 @@
 """Preference tuning: TRL's DPO with every mask, from rows of pairs to a model folder."""
 
+import json
 import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from runs import BASIC, train, weights, write_prepared
+from runs import BASIC, train, weights, words, write_prepared
+from safetensors.torch import load_file
 from test_resume import assert_alike, kill_at
-from transformers import AutoModelForCausalLM
+from test_training_sharded import in_two
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fnsft.architectures import mlp_matrices
+from fnsft.artifacts.rows import numbered_rows
+from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.training import read_training
+from fnsft.cli.main import main
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer
 from fnsft.masks.selection import top_fraction
-from fnsft.training.arguments import trainer_arguments
-from fnsft.training.finetuning import make_trainer
-from fnsft.training.preferences import pair_losses, preference_point
-from fnsft.training.processes import Processes
+from fnsft.planning.known import Model, Samples
+from fnsft.planning.training_costs import train_cost
+from fnsft.reporting.model_card import model_card
+from fnsft.training.memory import estimate, shape_of
+from fnsft.training.preferences import as_pairs, pair_losses, preference_point
 
-DPO: dict[str, Any] = {"objective": "dpo", "dpo_beta": 0.3, "max_grad_norm": 0, "weight_decay": 0}
+BETA, RATE = 0.3, BASIC["learning-rate"]
+DPO: dict[str, Any] = {"objective": "dpo", "dpo_beta": BETA, "max_grad_norm": 0, "weight_decay": 0}
+ONE_STEP = DPO | {"batch_size": 12, "micro_batch_size": 4, "schedule": "constant"}
 
 
 @pytest.fixture(scope="module")
@@ -43,46 +53,213 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_prepared(tmp_path_factory.mktemp("pairs"), splits)
 
 
+@pytest.fixture(scope="module")
+def one_step(tiny_model_dir: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All weights after one step over all pairs."""
+    folder = tmp_path_factory.mktemp("one") / "step"
+    assert train(tiny_model_dir, pairs, folder, **ONE_STEP) == 0
+    return folder
+
+
 def samples_of(model: Path, pairs: Path, name: str = "train") -> list[Encoded]:
     return load_split(pairs / f"{name}.jsonl", load_tokenizer(model), 1024).samples
 
 
-def log_likelihood(model: torch.nn.Module, prompt: tuple[int, ...], answer: tuple[int, ...]) -> Any:
-    """Return log π(y|x), a token at a time, of one text alone."""
-    logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
-    logs = torch.log_softmax(logits.double(), dim=-1)
-    return sum(logs[len(prompt) + place - 1, token] for place, token in enumerate(answer))
-
-
-def dpo_losses(model: torch.nn.Module, start: torch.nn.Module, samples: list[Encoded]) -> Any:
-    """Return −log σ(β·h) of every pair, slowly, by the formula of Rafailov et al."""
-
-    def gained(sample: Encoded, answer: tuple[int, ...]) -> Any:
-        with torch.no_grad():
-            before = log_likelihood(start, sample.prompt_ids, answer)
-        return log_likelihood(model, sample.prompt_ids, answer) - before
-
-    h = [gained(s, s.completion_ids) - gained(s, s.rejected_ids) for s in samples]
-    return torch.stack([-torch.log(1 / (1 + torch.exp(-0.3 * each))) for each in h]), h
-
-
-def loaded(folder: Path) -> torch.nn.Module:
+def loaded(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("method", ["sft", "highest"])
-def test_the_loss_of_a_dpo_run_is_that_of_the_paper(
+def log_likelihood(
+    model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int]
+) -> torch.Tensor:
+    """Return log π(y|x) of one text alone, a token at a time."""
+    logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+    logs = torch.log_softmax(logits.double(), dim=-1)
+    tokens = [logs[len(prompt) + place - 1, token] for place, token in enumerate(answer)]
+    return torch.stack(tokens).sum()
+
+
+def gains(
+    model: PreTrainedModel, start: PreTrainedModel, samples: Sequence[Encoded]
+) -> torch.Tensor:
+    """Return h of every pair, written out: how much more the chosen answer gained."""
+    found = []
+    for sample in samples:
+        log_ratio = []
+        for answer in (sample.completion_ids, sample.rejected_ids):
+            with torch.no_grad():
+                before = log_likelihood(start, sample.prompt_ids, answer)
+            log_ratio.append(log_likelihood(model, sample.prompt_ids, answer) - before)
+        found.append(log_ratio[0] - log_ratio[1])
+    return torch.stack(found)
+
+
+def loss_of(h: torch.Tensor) -> torch.Tensor:
+    return -torch.log(1 / (1 + torch.exp(-BETA * h)))
+
+
+@pytest.mark.parametrize("method", ["sft", "highest", "lora"])
+def test_a_dpo_run_minimises_the_loss_of_the_paper(
     tiny_model_dir: Path, pairs: Path, tmp_path: Path, method: str
 ) -> None:
-    """Of the first batch of the second epoch, at weights that the first epoch has moved."""
-    one = {"batch_size": 12, "micro_batch_size": 4, "method": method, "schedule": "constant"}
+    """Of the first step, where both answers are as likely as at the start, and of the second."""
     first, second = tmp_path / "first", tmp_path / "second"
-    assert train(tiny_model_dir, pairs, first, **DPO, **one) == 0
-    assert train(tiny_model_dir, pairs, second, **DPO | one | {"epochs": 2}) == 0
-    start, moved = loaded(tiny_model_dir), loaded(first)
+    method_of = {"method": method, "learning_rate": 1e-2 if method == "lora" else RATE}
+    assert train(tiny_model_dir, pairs, first, **ONE_STEP, **method_of) == 0
+    assert train(tiny_model_dir, pairs, second, **ONE_STEP, **method_of, epochs=2) == 0
     samples = samples_of(tiny_model_dir, pairs)
     with torch.no_grad():
-        losses, _ = dpo_losses(moved, start, samples)
+        expected = loss_of(gains(loaded(first), loaded(tiny_model_dir), samples)).mean()
     recorded = [point["loss"] for point in read_training(second).train_loss]
-    assert recorded == pytest.approx([math.log(2), float(losses.mean())], abs=1e-5)
-    assert recorded[1] < recorded[0] - 1e-3
+    assert recorded == pytest.approx([math.log(2), float(expected)], abs=1e-5)
+    assert recorded[1] < math.log(2) - 1e-3
+
+
+def test_dpo_learns_the_very_ids_that_training_on_completions_does(
+    tiny_model_dir: Path, pairs: Path, tmp_path: Path
+) -> None:
+    rows = [row for _, row in numbered_rows(pairs / "train.jsonl")]
+    samples = samples_of(tiny_model_dir, pairs)
+    found = list(as_pairs(samples, torch.zeros(2, len(samples)).numpy()))
+    for column, part in (("chosen_ids", "completion"), ("rejected_ids", "rejected")):
+        alone = [{"prompt": row["prompt"], "completion": row[part]} for row in rows]
+        write_jsonl(tmp_path / "train.jsonl", alone)
+        wanted = samples_of(tiny_model_dir, tmp_path)
+        ids = [(tuple(row["prompt_ids"]), tuple(row[column])) for row in found]
+        assert ids == [(sample.prompt_ids, sample.completion_ids) for sample in wanted]
+
+
+def test_of_a_pair_that_is_too_long_nothing_is_kept(tiny_model_dir: Path, pairs: Path) -> None:
+    tokenizer, path = load_tokenizer(tiny_model_dir), pairs / "train.jsonl"
+    longest = sorted(
+        len(s.prompt_ids) + max(len(s.completion_ids), len(s.rejected_ids))
+        for s in samples_of(tiny_model_dir, pairs)
+    )
+    split = load_split(path, tokenizer, longest[5])
+    assert len(split.samples) == sum(n <= longest[5] for n in longest) < 12
+    assert split.n_left_out == 12 - len(split.samples)
+    assert split.longest_left_out == longest[-1]
+
+
+def test_a_mask_holds_the_largest_entries_of_the_gradient_of_dpo_s_loss(
+    tiny_model_dir: Path, pairs: Path, one_step: Path, tmp_path: Path
+) -> None:
+    """One step: exactly round(p·n) entries of every matrix move, and as without a mask."""
+    settings = ONE_STEP | {"method": "highest", "fraction": 0.3, "applies_to": "update"}
+    assert train(tiny_model_dir, pairs, tmp_path / "run", **settings) == 0
+    model, start = loaded(tiny_model_dir), loaded(tiny_model_dir)
+    for sample in samples_of(tiny_model_dir, pairs):  # at the start h is 0
+        (loss_of(gains(model, start, [sample])).mean() / 12).backward()
+    before, after, whole = (weights(f) for f in (tiny_model_dir, tmp_path / "run", one_step))
+    for matrix in mlp_matrices(model):
+        assert matrix.parameter.grad is not None
+        wanted = top_fraction(matrix.parameter.grad.abs(), 0.3)
+        moved = before[matrix.name] != after[matrix.name]
+        assert int(moved.sum()) == round(0.3 * moved.numel()) == int(wanted.sum())
+        assert int((moved != wanted).sum()) <= 4, "rounding may swap entries at the threshold"
+        assert torch.equal(after[matrix.name][moved], whole[matrix.name][moved])
+    rest = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(after[rest], whole[rest]) and not torch.equal(after[rest], before[rest])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "child-tuning-d", "fraction": 0.3, "applies_to": "update"},
+        {"method": "lift", "fraction": 0.3, "lift_rank": 4},
+        {"method": "active-neurons", "fraction": 0.25},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_after_many_steps_of_dpo_what_is_masked_is_bit_identical(
+    tiny_model_dir: Path, pairs: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Of masks that are drawn once; weight decay and momentum move nothing there either."""
+    run = DPO | settings | {"epochs": 2, "weight_decay": 0.1, "micro_batch_size": 4}
+    assert train(tiny_model_dir, pairs, tmp_path / "run", **run) == 0
+    record = read_training(tmp_path / "run")
+    assert record.optimizer_steps == 6
+    assert record.mask_pass_rate == pytest.approx(settings["fraction"], abs=1e-3)
+    before, after = weights(tiny_model_dir), weights(tmp_path / "run")
+    for matrix in mlp_matrices(loaded(tiny_model_dir)):
+        moved = int((before[matrix.name] != after[matrix.name]).sum())
+        assert moved == round(settings["fraction"] * before[matrix.name].numel()), matrix.name
+
+
+def test_compact_dpo_is_that_of_the_mask(
+    tiny_model_dir: Path, pairs: Path, networks: Path, tmp_path: Path
+) -> None:
+    settings = DPO | {"mask_mode": "train-only", "networks": networks, "max_grad_norm": 0.5}
+    for name, compact in (("masked", False), ("compact", True)):
+        assert train(tiny_model_dir, pairs, tmp_path / name, **settings, compact=compact) == 0
+    before, masked, compact = (
+        weights(folder) for folder in (tiny_model_dir, tmp_path / "masked", tmp_path / "compact")
+    )
+    assert any(not torch.equal(before[name], masked[name]) for name in before)
+    for name in before:
+        torch.testing.assert_close(compact[name], masked[name], atol=1e-5, rtol=0)
+        still = before[name] == masked[name]
+        assert torch.equal(compact[name][still], before[name][still])
+
+
+def test_the_validation_curve_is_dpo_s_loss_and_the_best_epoch_its_lowest(
+    tiny_model_dir: Path, pairs: Path, one_step: Path
+) -> None:
+    record = read_training(one_step)
+    start, after = loaded(tiny_model_dir), loaded(one_step)
+    samples = samples_of(tiny_model_dir, pairs, "validation")
+    with torch.no_grad():
+        h = gains(after, start, samples)
+    first, last = record.validation[0], record.validation[-1]
+    assert (first["loss"], first["accuracy"]) == (math.log(2), 0.5), "all are ties"
+    assert last["loss"] == pytest.approx(float(loss_of(h).mean()), abs=1e-6)
+    assert last["accuracy"] == float((h > 0).double().mean())
+    chosen = -torch.stack([log_likelihood(after, s.prompt_ids, s.completion_ids) for s in samples])
+    n_tokens = sum(len(s.completion_ids) for s in samples)
+    assert last["perplexity"] == pytest.approx(math.exp(float(chosen.sum()) / n_tokens), rel=1e-5)
+    assert (record.objective, record.criterion) == ("dpo", last["loss"])
+    assert "direct preference optimisation" in model_card(one_step, "me/tuned")
+    losses = pair_losses(after, samples, 2)
+    worse = preference_point(losses, losses.nll + [[0.0], [0.5]], BETA)
+    assert worse["accuracy"] == 0 and worse["loss"] > math.log(2)
+
+
+@pytest.mark.parametrize("method", ["lora", "collab", "highest"])
+def test_an_interrupted_dpo_run_ends_as_an_uninterrupted_one(
+    tiny_model_dir: Path,
+    pairs: Path,
+    graph: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    settings = DPO | {"method": method, "checkpoint_steps": 2, "epochs": 2, "telemetry_steps": 2}
+    settings |= {"graph": graph, "k": 5} if method == "collab" else {}
+    run = [tiny_model_dir, pairs]
+    assert train(*run, tmp_path / "whole", **settings) == 0
+    kill_at(5, monkeypatch, lambda: train(*run, tmp_path / "resumed", **settings))
+    assert train(*run, tmp_path / "resumed", **settings) == 0
+    notes = json.loads((tmp_path / "resumed.manifest.json").read_text())["notes"]
+    assert notes["resumed_from"] == "checkpoint-4"
+    assert_alike(tmp_path / "whole", tmp_path / "resumed")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_that_share_a_dpo_run_end_as_one(
+    tiny_model_dir: Path, pairs: Path, tmp_path: Path, parallel: str
+) -> None:
+    settings = DPO | {"method": "highest", "micro_batch_size": 1, "learning_rate": 3e-4}
+    assert train(tiny_model_dir, pairs, tmp_path / "one", **settings) == 0
+    settings["parallel"] = parallel
+    script = Path(__file__).with_name("sharded_train.py")
+    program = [str(script)] if parallel == "fsdp" else ["-m", "fnsft"]
+    code, said = in_two(program, words(tiny_model_dir, pairs, tmp_path / "two", **settings))
+    assert code == 0, said
+    one, two = (read_training(tmp_path / name) for name in ("one", "two"))
+    for losses in ("train_loss", "validation"):
+        found = [[point["loss"] for point in getattr(record, losses)] for record in (one, two)]
+        assert found[1] == pytest.approx(found[0], abs=1e-4), losses
+    before, after = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=2e-4, rtol=0)
