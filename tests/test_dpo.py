@@ -151,11 +151,12 @@ def test_of_a_pair_that_is_too_long_nothing_is_kept(tiny_model_dir: Path, pairs:
     assert split.longest_left_out == longest[-1]
 
 
+@pytest.mark.parametrize("applies_to", ["gradient", "update"])
 def test_a_mask_holds_the_largest_entries_of_the_gradient_of_dpo_s_loss(
-    tiny_model_dir: Path, pairs: Path, one_step: Path, tmp_path: Path
+    tiny_model_dir: Path, pairs: Path, one_step: Path, tmp_path: Path, applies_to: str
 ) -> None:
     """One step: exactly round(p·n) entries of every matrix move, and as without a mask."""
-    settings = ONE_STEP | {"method": "highest", "fraction": 0.3, "applies_to": "update"}
+    settings = ONE_STEP | {"method": "highest", "fraction": 0.3, "applies_to": applies_to}
     assert train(tiny_model_dir, pairs, tmp_path / "run", **settings) == 0
     model, start = loaded(tiny_model_dir), loaded(tiny_model_dir)
     for sample in samples_of(tiny_model_dir, pairs):  # at the start h is 0
