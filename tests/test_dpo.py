@@ -290,6 +290,9 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+FORMS["sharegpt-both"] = {"prompt": HUMAN} | FORMS["sharegpt"]
+
+
 def read_as(rows: list[dict[str, Any]], columns: str = "") -> tuple[list[Sample], str]:
     held = Rows.of("rows", rows)
     reader = reader_of(held, None, columns)

@@ -175,8 +175,10 @@ class Reader:
             found = self._messages(part, row, where)
             if found is None:
                 return self._leave_out(UNANSWERED, number)
-            alone = not any(isinstance(t, dict) and t.get("role") in ASKING for t in found)
-            found = [*before, *found] if isinstance(before, list) and alone else found
+            whole = any(
+                isinstance(t, dict) and t.get("role", t.get("from")) in ASKING for t in found
+            )
+            found = [*before, *found] if isinstance(before, list) and not whole else found
             answers.append(read_turns(found, self._system(row, where), where))
         reason = reason_against_pair(*answers)
         return self._leave_out(reason, number) if reason else [pair_of(*answers)]
