@@ -14,7 +14,7 @@ SLURM ?= slurm
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-evalplus test-browser test-slurm test-faults test-all lint clean
+.PHONY: help demo test test-unit test-slow test-evalplus test-browser test-slurm test-faults test-all lint clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
 
 test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in five minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN) and not workflow and not processes" -n $(WORKERS) --dist loadfile
+
+test-slow: $(ENV)/.test ## make every kind of table and figure of small experiments, in ten minutes
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "slow and not slurm"
 
 test-evalplus: $(ENV)/.test ## run all canonical solutions of EvalPlus in the sandbox, in ten minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m evalplus

@@ -145,6 +145,7 @@ def graphs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_table_3_and_the_figures_of_graphs_are_made(finished: Path, graphs: Path) -> None:
     rows = list(csv.DictReader((finished / "results/table3.csv").open()))
     found = {row["method"] for row in rows if row["value"]}
@@ -155,6 +156,7 @@ def test_table_3_and_the_figures_of_graphs_are_made(finished: Path, graphs: Path
     assert all(planned(finished, graphs, target=target) == {} for target in GRAPH_TARGETS[:2])
 
 
+@pytest.mark.slow
 def test_both_controls_are_measured_beside_the_model(finished: Path, graphs: Path) -> None:
     folder = finished / "results/smoke/neurons"
     own = folder / "tiny/math/seed0/measures"
@@ -170,6 +172,7 @@ def test_both_controls_are_measured_beside_the_model(finished: Path, graphs: Pat
     assert all(wanted <= found for found in names)
 
 
+@pytest.mark.slow
 def test_another_clustering_projects_nothing_and_trains_its_methods_alone(
     finished: Path, graphs: Path, overlay
 ) -> None:
@@ -211,6 +214,7 @@ def networks(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_tables_and_figures_of_networks_are_made(finished: Path, networks: Path) -> None:
     for target in NETWORK_TABLES:
         assert list(csv.DictReader((finished / target).with_suffix(".csv").open()))
@@ -220,6 +224,7 @@ def test_the_tables_and_figures_of_networks_are_made(finished: Path, networks: P
             assert (finished / f"results/figures/{name}{suffix}").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_models_with_a_forward_mask_alone_are_scored_without_it_too(
     finished: Path, networks: Path
 ) -> None:
@@ -228,6 +233,7 @@ def test_models_with_a_forward_mask_alone_are_scored_without_it_too(
     assert off == {"sft-lesion", "lora-preserve", "sft-lesion-random"}
 
 
+@pytest.mark.slow
 def test_another_number_of_networks_finds_them_anew_and_trains_their_methods_alone(
     finished: Path, networks: Path, overlay
 ) -> None:
@@ -240,6 +246,7 @@ def test_another_number_of_networks_finds_them_anew_and_trains_their_methods_alo
     assert plan == {"networks": 1, "lesion": 1} | table
 
 
+@pytest.mark.slow
 def test_other_lesions_train_nothing(finished: Path, networks: Path, overlay) -> None:
     other = overlay(lesions={"random_draws": 3})
     plan = planned(finished, networks, other, target="results/table_networks.tex")
@@ -273,6 +280,7 @@ def test_a_failing_job_shows_its_reason_and_leaves_nothing(finished: Path, overl
     assert not (finished / "results/broken/data/math/seed0/train.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_real_weights_and_real_problems_go_the_same_way(
     repository: Path, shared_data: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from workflow_runs import SMOKE, planned, snakemake
 
 from fnsft.artifacts.training import read_training
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 SEQUENCE = "results/table2.tex"
 METHODS = {"methods": ["sft", "lora", "collab", "replay"], "controls": []}
