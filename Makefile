@@ -47,7 +47,7 @@ test-unit: $(ENV)/.test ## run the tests that start no processes of their own, i
 	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN) and not workflow and not processes" -n $(WORKERS) --dist loadfile
 
 test-slow: $(ENV)/.test ## make every kind of table and figure of small experiments, in ten minutes
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "slow and not slurm"
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "slow and not slurm and not evalplus"
 
 test-evalplus: $(ENV)/.test ## run all canonical solutions of EvalPlus in the sandbox, in ten minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m evalplus
