@@ -9,7 +9,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 # What `make test` runs; the other markers have targets of their own.
 PLAIN := not slow and not evalplus and not browser and not slurm and not faults
-# What waits for SLURM's own minutes (a requeue, a time limit) is left out with SLURM="not slow".
+# SLURM="not slow" leaves out jobs that are ended, wait for their turn or share GPUs: minutes more.
 SLURM ?= slurm
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 

@@ -68,9 +68,8 @@ def test_jobs_get_what_their_rules_ask_for(smoke: Path, slurm: Cluster) -> None:
     assert (statistics.memory_mb, statistics.minutes) == (8_000, 60)
 
 
-@pytest.mark.parametrize(
-    "command", ["scancel", pytest.param("scontrol requeue", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["scancel", "scontrol requeue"])
 def test_a_training_that_slurm_ends_goes_on_and_ends_as_undisturbed(
     smoke: Path, slurm: Cluster, configuration: list[str], command: str
 ) -> None:
@@ -94,6 +93,7 @@ def test_a_training_that_slurm_ends_goes_on_and_ends_as_undisturbed(
         assert [(one.state, one.restarts) for one in jobs] == [("COMPLETED", 1)]
 
 
+@pytest.mark.slow
 def test_a_command_on_several_gpus_is_launched_once(
     smoke: Path, slurm: Cluster, configuration: list[str]
 ) -> None:
