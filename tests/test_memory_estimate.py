@@ -19,10 +19,11 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from fnsft.architectures.blocks import linear_widths
+from fnsft.architectures.targets import lora_targets
 from fnsft.cli.main import main
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import load_split, load_tokenizer
-from fnsft.training.arguments import lora_config, lora_targets
+from fnsft.training.arguments import lora_config
 from fnsft.training.memory import MemoryEstimate, estimate, shape_of
 from fnsft.training.networks import trained_share
 from fnsft.training.run_table import warning_lines

@@ -16,10 +16,10 @@ from transformers.pytorch_utils import Conv1D
 
 from fnsft.architectures import graph_shape, head_matrices, mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
+from fnsft.architectures.targets import lora_targets
 from fnsft.artifacts.storage import size_in_words
 from fnsft.config.stages import NEURON_METHODS, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
-from fnsft.training.arguments import lora_targets
 
 # Bytes of a weight that is packed: NF4 has a float32 scale for 64 weights, itself packed in 8
 # bits (Dettmers et al. 2023, Section 3); int8 keeps a float32 scale a row, which is next to none.
