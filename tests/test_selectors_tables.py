@@ -7,7 +7,7 @@ import pytest
 import yaml
 from workflow_runs import snakemake
 
-from fnsft.reporting.labels import LABELS
+from fnsft.reporting.labels import LABELS, label_of
 
 TINY = ("--cores", "1", "--configfile", "workflow/configs/tiny.yaml", "-n", "-p", "--nolock")
 NEWER = {
@@ -40,6 +40,7 @@ def test_a_table_of_newer_selectors_trains_every_one(
     assert int(found) == trainings
     named = set(re.findall(r"--method-name (\S+)", said))
     assert named >= NEWER and "collab" in named
+    assert len({label_of(method) for method in named}) == len(named)
 
 
 def test_ssu_protects_another_task_first_and_then_the_stage_before(repository: Path) -> None:

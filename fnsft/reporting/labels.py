@@ -116,9 +116,11 @@ def label_of(method: str) -> str:
 
     A control that has random neurons in a network's place is named after the method.
     """
+    if method in LABELS:
+        return LABELS[method]
     if method.endswith(RANDOM) and (of := LABELS.get(method.removesuffix(RANDOM))):
         return of.replace("network", "random set")
-    return LABELS.get(method, method)
+    return method
 
 
 def benchmark_label(
