@@ -118,3 +118,8 @@ def watched_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
     with monkeypatch.context() as patch:
         patch.setattr(MaskedAdamW, "_step_parameter", checked)
         yield masks
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("fnsft ")]
+    return line

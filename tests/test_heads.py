@@ -9,6 +9,7 @@ from families import FAMILIES, IDS, LAYERS, LLAMA, D, model_of, write_family
 from neuron_runs import (
     assert_masks_are_the_reference,
     assert_same_bits,
+    last_line,
     layers_of,
     made,
     token_ids,
@@ -252,11 +253,6 @@ def test_measures_and_overlaps_of_a_graph_of_heads_look_at_their_weights(
     roles = {m.part for m in read_measures([overlap])}
     assert roles == ({"output"} if len(names) == 1 else {"value", "output"})
     assert {m.layer for m in read_measures([measures])} == set(range(LAYERS))
-
-
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("fnsft ")]
-    return line
 
 
 def test_a_graph_of_heads_and_one_of_mlps_are_refused_for_each_other(

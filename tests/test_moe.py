@@ -9,6 +9,7 @@ from families import ALIKE, IDS, LAYERS, E, W, model_of, write_family
 from neuron_runs import (
     assert_masks_are_the_reference,
     assert_same_bits,
+    last_line,
     layers_of,
     made,
     token_ids,
@@ -276,8 +277,7 @@ def test_what_moe_experts_do_not_take_is_refused_in_one_line(
         networks.write_text('{"0": [1, 70], "1": [200]}')
         settings = settings | {"networks": networks}
     assert train(mixtral, data, tmp_path / "run", **settings) == 2
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("fnsft ")]
-    assert message in line
+    assert message in last_line(capsys)
     assert not (tmp_path / "run").exists() and not (tmp_path / "run.checkpoints").exists()
 
 
