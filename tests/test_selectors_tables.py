@@ -14,6 +14,7 @@ NEWER = {
     *("mofo", "small-weights", "lift", "ssu", "ssu-magnitude", "ssu-random"),
     *("active-neurons", "active-neurons-protect", "collab-diffusion"),
     *("collab-static", "collab-static-protect"),
+    *("random-heads", "highest-heads", "collab-heads", "shuffled-heads"),
 }
 
 
@@ -26,10 +27,10 @@ def plan(repository: Path, table: str) -> str:
 @pytest.mark.parametrize(
     ("table", "trainings"),
     [
-        ("table1_extended", 17 + 2),  # methods and controls
-        # 22 methods and five controls, of which five begin with plain fine-tuning's first stage
+        ("table1_extended", 21 + 2),  # methods and controls
+        # 26 methods and five controls, of which five begin with plain fine-tuning's first stage
         # and one with that of collab.
-        ("table2_extended", (22 + 5) + (22 + 5 - 6)),
+        ("table2_extended", (26 + 5) + (26 + 5 - 6)),
     ],
 )
 def test_a_table_of_newer_selectors_trains_every_one(

@@ -4,15 +4,13 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fnsft.artifacts.manifest import recorded_stage
-from fnsft.artifacts.prompt_formats import PromptFormat, write_prompt_format
-from fnsft.artifacts.storage import write_jsonl, written_whole
-from fnsft.config.presets import TaskPreset
 from fnsft.config.stages import PrepareSettings
-from fnsft.data.formats import ReadExamples, read_examples, without_annotations
-from fnsft.data.preparation import as_written
-from fnsft.data.splits import shared_prompts, split
+
+if TYPE_CHECKING:
+    from fnsft.config.presets import TaskPreset
+    from fnsft.data.formats import ReadExamples
 
 SETTINGS = PrepareSettings
 ROWS = "a file (.json .jsonl .csv .tsv .parquet .txt) or a folder of such files"
@@ -27,6 +25,13 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: PrepareSettings) -> None:
     """Read, render, split, write."""
+    from fnsft.artifacts.manifest import recorded_stage
+    from fnsft.artifacts.prompt_formats import PromptFormat, write_prompt_format
+    from fnsft.artifacts.storage import write_jsonl, written_whole
+    from fnsft.config.presets import TaskPreset
+    from fnsft.data.preparation import as_written
+    from fnsft.data.splits import shared_prompts, split
+
     preset = TaskPreset.read(settings.format)
     files = {"train": arguments.train, "test": arguments.test}
     inputs = {name: path for name, path in files.items() if path is not None}
@@ -54,7 +59,9 @@ def run(arguments: argparse.Namespace, settings: PrepareSettings) -> None:
     )
 
 
-def _read(name: str, path: Path, preset: TaskPreset, settings: PrepareSettings) -> ReadExamples:
+def _read(name: str, path: Path, preset: "TaskPreset", settings: PrepareSettings) -> "ReadExamples":
+    from fnsft.data.formats import ReadExamples, read_examples, without_annotations
+
     read = read_examples(path, preset, name)
     if settings.calculator_annotations == "keep":
         return read
