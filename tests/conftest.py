@@ -1,5 +1,6 @@
 """Fixtures that more than one test module uses."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: of two workers neither then waits long for the other."""
     items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    gc.freeze()  # what is imported stays; every training, which collects, would look through it
 
 
 @pytest.fixture(scope="session")

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import PROGRAMS, in_processes
 from runs import first_samples, train, weights, words
-from test_training_sharded import ENVIRONMENT, WITH_FSDP, in_two
 
 CONFIGURATIONS = {"ddp": "ddp.yaml", "fsdp": "fsdp2.yaml"}
 RUN = {"method": "highest", "fraction": 0.5, "micro_batch_size": 1, "applies_to": "update"}
 
 
-def launched(
-    repository: Path, parallel: str, program: list[str], arguments: list[str]
-) -> tuple[int, str]:
-    """Run a program in two processes as accelerate starts them."""
+def launched(repository: Path, parallel: str, arguments: list[str]) -> tuple[int, str]:
+    """Run ``fnsft`` in two processes as accelerate starts them."""
     file = repository / "profiles/accelerate" / CONFIGURATIONS[parallel]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    command = [*launch, "--num_processes", "2", *program, *arguments]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    command = [*launch, "--num_processes", "2", *PROGRAMS[parallel], *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 
@@ -42,10 +41,9 @@ def test_accelerate_starts_the_run_that_processes_starts(
         words(tiny_model_dir, eight, tmp_path / name, **settings)
         for name in ("torchrun", "accelerate")
     )
-    program = [str(WITH_FSDP)] if parallel == "fsdp" else ["-m", "fnsft"]
-    code, said = in_two(program, torchrun)
+    code, said = in_processes(2, [*PROGRAMS[parallel], *torchrun])
     assert code == 0, said
-    code, said = launched(repository, parallel, program, accelerate)
+    code, said = launched(repository, parallel, accelerate)
     assert code == 0, said
     one, two = (weights(tmp_path / name) for name in ("torchrun", "accelerate"))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from models import write_tiny_model
+from ranks import PROGRAMS, in_processes
 from runs import train, weights, words
 from safetensors.torch import load_file
 from test_resume import Killed, assert_alike, kill_at
-from test_training_sharded import WITH_FSDP, in_two
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -92,7 +92,7 @@ def test_two_processes_of_a_continual_run_are_pulled_and_averaged_as_one(
     settings |= {"learning_rate": 3e-4, "epochs": 2}
     assert train(tiny_model_dir, data, tmp_path / "one", **settings) == 0
     arguments = words(tiny_model_dir, data, tmp_path / "two", parallel=parallel, **settings)
-    code, said = in_two([str(WITH_FSDP)] if parallel == "fsdp" else ["-m", "fnsft"], arguments)
+    code, said = in_processes(2, [*PROGRAMS[parallel], *arguments])
     assert code == 0, said
     one, two = (read_training(tmp_path / name) for name in ("one", "two"))
     for field in ("best_validation_perplexity", "averaged_validation_perplexity"):

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import in_processes
 from runs import train, weights, words
 from safetensors import safe_open
 from test_deltas import apply, export, same_bits, tensors_of
 from test_resume import kill_at
 from test_selective import family_dir, listed, parts_of, perplexity_of
-from test_training_sharded import in_two, twelve
+from test_training_sharded import twelve
 
 from fnsft.artifacts.telemetry import read_neuron_updates
 from fnsft.artifacts.training import read_training
@@ -172,7 +173,7 @@ def test_two_processes_train_the_same_slices_as_one(
     settings = ONLY | {"networks": networks, "compact": True, "micro_batch_size": 1}
     assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
     arguments = words(tiny_model_dir, twelve, tmp_path / "two", parallel="ddp", **settings)
-    code, said = in_two(["-m", "fnsft"], arguments)
+    code, said = in_processes(2, ["-m", "fnsft", *arguments])
     assert code == 0, said
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
     for name in one:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import PROGRAMS, in_processes
 from runs import BASIC, train, weights, words, write_prepared
 from test_config import load
 from test_resume import assert_alike, kill_at
-from test_training_sharded import in_two
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fnsft.architectures import mlp_matrices
@@ -261,8 +261,8 @@ def test_two_processes_that_share_a_dpo_run_under_fsdp2_end_as_one(
 ) -> None:
     settings = DPO | {"method": "highest", "micro_batch_size": 1, "learning_rate": 3e-4}
     assert train(tiny_model_dir, pairs, tmp_path / "one", **settings) == 0
-    program = [str(Path(__file__).with_name("sharded_train.py"))]
-    code, said = in_two(program, words(tiny_model_dir, pairs, tmp_path / "two", **settings))
+    arguments = words(tiny_model_dir, pairs, tmp_path / "two", **settings)
+    code, said = in_processes(2, [*PROGRAMS["fsdp"], *arguments])
     assert code == 0, said
     one, two = (read_training(tmp_path / name) for name in ("one", "two"))
     for losses in ("train_loss", "validation"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from ranks import call_in_processes
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn import Parameter
@@ -435,7 +436,7 @@ def step_a_shard(rank: int, folder: str) -> None:
 
 
 def test_two_processes_with_sharded_parameters_step_bitwise_as_one(tmp_path):
-    torch.multiprocessing.spawn(step_a_shard, (str(tmp_path),), nprocs=2)
+    call_in_processes(2, step_a_shard, str(tmp_path))
     matrices = sharded_matrices()
     parameters = [Parameter(weights) for weights, _, _ in matrices]
     optimizer = MaskedAdamW(parameters, moments="frozen", **OPTIONS)

@@ -1,14 +1,12 @@
 """Masks of sharded matrices: bit for bit those of one process, whatever the shards."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from matrices import mlp_matrices, of_experts
 from models import write_tiny_model
+from ranks import in_processes
 from sharded_worker import MOE_POLICIES, NEURONS, STEPS, WIDTH, cases, policies
 
 from fnsft.masks.masker import GradientMasker
@@ -19,18 +17,8 @@ WORKER = Path(__file__).with_name("sharded_worker.py")
 
 def processes(what: str, world: int, folder: Path) -> list:
     """Run the worker in ``world`` processes and return what each has found."""
-    environment = os.environ | {"WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), what, str(folder)],
-            env=environment | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in running]
-    assert all(process.returncode == 0 for process in running), "\n".join(errors)
+    code, said = in_processes(world, [str(WORKER), what, str(folder)])
+    assert code == 0, said
     return [torch.load(folder / f"{what}-{world}-{rank}.pt") for rank in range(world)]
 
 

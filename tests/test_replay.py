@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import in_processes
 from runs import N_TRAIN, first_samples, train, weights, words, write_prepared
 from test_resume import assert_alike, kill_at
-from test_training_sharded import in_two
 
 from fnsft.artifacts.rows import numbered_rows
 from fnsft.artifacts.storage import read_json
@@ -161,7 +161,7 @@ def test_two_processes_of_a_continual_run_learn_from_the_same_replayed_samples(
     settings = SETTINGS | {"replay": earlier, "replay_fraction": 2 / 3, "micro_batch_size": 1}
     assert train(first, own, tmp_path / "one", **settings) == 0
     arguments = words(first, own, tmp_path / "two", parallel="ddp", **settings)
-    code, said = in_two(["-m", "fnsft"], arguments)
+    code, said = in_processes(2, ["-m", "fnsft", *arguments])
     assert code == 0, said
     records = [read_training(tmp_path / name) for name in ("one", "two")]
     assert [record.optimizer_steps for record in records] == [10, 10]

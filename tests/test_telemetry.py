@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from matrices import (
     Matrix,
     fixed_masks,
@@ -20,6 +19,7 @@ from matrices import (
     two_neighbours,
     whole_policies,
 )
+from ranks import call_in_processes
 
 from fnsft.artifacts.telemetry import (
     MaskRecord,
@@ -319,7 +319,7 @@ def _one_of_several(rank: int, folder: Path) -> None:
 
 def test_any_sharding_has_the_records_and_counts_of_whole_matrices(tmp_path: Path) -> None:
     """Three processes, of which one holds nothing; its checkpoint resumes in one process."""
-    mp.spawn(_one_of_several, (tmp_path,), nprocs=SHARDED)
+    call_in_processes(SHARDED, _one_of_several, tmp_path)
     uninterrupted = observed("collab", range(8))
     records, updates, pass_rate = state_of(uninterrupted)
     for rank in range(SHARDED):

@@ -1,15 +1,13 @@
 """Runs that two processes share: DDP and FSDP2, on gloo."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from families import write_family
+from ranks import PROGRAMS, in_processes
 from runs import first_samples, train, weights, words
 from test_resume import assert_alike
 from test_selective import listed, parts_of
@@ -17,8 +15,6 @@ from test_selective import listed, parts_of
 from fnsft.artifacts.training import read_training
 
 pytestmark = pytest.mark.processes
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-WITH_FSDP = Path(__file__).with_name("sharded_train.py")
 COLLAB = {"method": "collab", "fraction": 0.5, "affinity": "knn", "k": 5, "max_grad_norm": 0.5}
 RUN = COLLAB | {"epochs": 7, "telemetry_steps": 3, "learning_rate": 3e-4, "micro_batch_size": 1}
 
@@ -29,16 +25,6 @@ def twelve(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return first_samples(data, 12, tmp_path_factory.mktemp("twelve"))
 
 
-def in_two(program: list[str], arguments: list[str], **environment: str) -> tuple[int, str]:
-    """Run a program in two processes; return its exit code and what it said."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, *program, *arguments]
-    done = subprocess.run(
-        command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300
-    )
-    return done.returncode, done.stderr
-
-
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_twenty_steps_in_two_processes_are_those_of_one(
     tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, parallel: str
@@ -46,8 +32,8 @@ def test_twenty_steps_in_two_processes_are_those_of_one(
     settings = RUN | {"graph": graph, "applies_to": "update"}
     assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
     settings |= {"parallel": parallel}
-    program = [str(WITH_FSDP)] if parallel == "fsdp" else ["-m", "fnsft"]
-    code, said = in_two(program, words(tiny_model_dir, twelve, tmp_path / "two", **settings))
+    arguments = words(tiny_model_dir, twelve, tmp_path / "two", **settings)
+    code, said = in_processes(2, [*PROGRAMS[parallel], *arguments])
     assert code == 0, said
     one, two = (read_training(tmp_path / name) for name in ("one", "two"))
     assert two.optimizer_steps == one.optimizer_steps == 21
@@ -76,7 +62,7 @@ def test_one_process_finds_the_networks_whose_lesion_both_train_with(
     settings |= {"epochs": 3, "learning_rate": 3e-4}
     assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
     arguments = words(tiny_model_dir, twelve, tmp_path / "two", parallel="ddp", **settings)
-    code, said = in_two(["-m", "fnsft"], arguments)
+    code, said = in_processes(2, ["-m", "fnsft", *arguments])
     assert code == 0, said
     assert said.count("lesion: ") == 2, "one line a layer"
     for file in ("networks.json", "forward_mask.safetensors"):
@@ -95,7 +81,7 @@ def test_under_fsdp2_the_rows_biases_and_columns_of_a_network_move_alone(
     write_family(folder, family="Llama", mlp_bias=True)
     settings = {"mask_mode": "train-only", "networks": networks, "unfreeze": (2,), "epochs": 2}
     settings |= {"weight_decay": 0.1, "max_grad_norm": 0.1, "micro_batch_size": 1}
-    code, said = in_two([str(WITH_FSDP)], words(folder, twelve, output, **settings))
+    code, said = in_processes(2, [*PROGRAMS["fsdp"], *words(folder, twelve, output, **settings)])
     assert code == 0, said
     assert train(folder, twelve, tmp_path / "one", **settings) == 0
     one, two = weights(tmp_path / "one"), weights(output)
@@ -130,15 +116,15 @@ def test_a_run_under_fsdp2_that_is_killed_ends_as_one_that_is_not(
     settings: dict[str, Any] = {"epochs": 2, "checkpoint_steps": 2, "telemetry_steps": 2}
     settings |= {"applies_to": "update", "moments": "frozen"} | KILLED[name]
     settings |= {"graph": graph} if name == "collab" else {}
-    program = [str(WITH_FSDP)]
+    program = PROGRAMS["fsdp"]
     whole, resumed = (
         words(tiny_model_dir, twelve, tmp_path / name, **settings) for name in ("whole", "resumed")
     )
-    code, said = in_two(program, whole)
+    code, said = in_processes(2, [*program, *whole])
     assert code == 0, said
-    code, _ = in_two(program, resumed, DIE_AT="5")
+    code, _ = in_processes(2, [*program, *resumed], DIE_AT="5")
     assert code != 0 and not (tmp_path / "resumed").exists()
-    code, said = in_two(program, resumed)
+    code, said = in_processes(2, [*program, *resumed])
     assert code == 0, said
     notes = json.loads((tmp_path / "resumed.manifest.json").read_text())["notes"]
     assert notes["resumed_from"] == "checkpoint-4"
