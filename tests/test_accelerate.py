@@ -37,15 +37,15 @@ def test_accelerate_starts_the_run_that_processes_starts(
     repository: Path, tiny_model_dir: Path, eight: Path, tmp_path: Path, parallel: str
 ) -> None:
     settings = RUN | {"parallel": parallel}
-    torchrun, accelerate = (
+    forked, accelerate = (
         words(tiny_model_dir, eight, tmp_path / name, **settings)
-        for name in ("torchrun", "accelerate")
+        for name in ("forked", "accelerate")
     )
-    code, said = in_processes(2, [*PROGRAMS[parallel], *torchrun])
+    code, said = in_processes(2, [*PROGRAMS[parallel], *forked])
     assert code == 0, said
     code, said = launched(repository, parallel, accelerate)
     assert code == 0, said
-    one, two = (weights(tmp_path / name) for name in ("torchrun", "accelerate"))
+    one, two = (weights(tmp_path / name) for name in ("forked", "accelerate"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     notes = json.loads((tmp_path / "accelerate.manifest.json").read_text())["notes"]
     found = [notes[name] for name in ("processes", "accumulation_steps", "global_batch_size")]
