@@ -100,6 +100,47 @@ def test_neurons_that_a_method_ranks_train_as_slices_too(
     assert_equal_runs(tiny_model_dir, tmp_path / "masked", tmp_path / "compact", trained)
 
 
+@pytest.mark.parametrize("family", ["biases", "GPT2"])
+@pytest.mark.parametrize("polarity", ["train", "protect"])
+def test_columns_that_a_method_ranks_train_as_slices_too(
+    family_dir: Callable[[str], Path], data: Path, tmp_path: Path, family: str, polarity: str
+) -> None:
+    """With the other weights frozen and not; clipped in every step."""
+    settings = {"method": "ssu", "fraction": 0.25, "polarity": polarity, "max_grad_norm": 0.1}
+    folder, settings = family_dir(family), settings | {"weight_decay": 0.1, "epochs": 2}
+    assert train(folder, data, tmp_path / "masked", **settings) == 0
+    assert train(folder, data, tmp_path / "compact", compact=True, **settings) == 0
+    one, other = (read_training(tmp_path / name) for name in ("masked", "compact"))
+    for losses in ("train_loss", "validation"):
+        found = [[point["loss"] for point in getattr(r, losses)] for r in (one, other)]
+        assert found[1] == pytest.approx(found[0], rel=1e-5), losses
+    assert other.mask_pass_rate == pytest.approx(one.mask_pass_rate) == 0.25
+    starts = (folder, tmp_path / "masked", tmp_path / "compact")
+    (_, before), (wanted, expected), (model, after) = map(parts_of, starts)
+    for (matrix, was), (_, there), (_, now) in zip(before, expected, after, strict=True):
+        if matrix.parameter.ndim == 1:
+            continue
+        axis = 1 if matrix.role != "down" else 0  # of parts with neurons first
+        moved = [(part != was).any(dim=1 - axis) for part in (there, now)]
+        assert int(moved[0].sum()) == len(moved[0]) // 4
+        assert torch.equal(*moved), matrix.name
+    others = dict(wanted.named_parameters())
+    for name, parameter in model.named_parameters():  # a twentieth of one step
+        torch.testing.assert_close(parameter, others[name], rtol=0, atol=5e-5)
+
+
+def test_columns_of_a_gate_and_an_up_in_one_parameter_are_refused(
+    family_dir: Callable[[str], Path],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(family_dir("Phi3"), data, tmp_path / "run", method="ssu", compact=True) == 2
+    said = capsys.readouterr().err
+    assert "gate_up_proj" in said and "found gate and up in one parameter" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_and_a_delta_hold_what_trains_alone(
     tiny_model_dir: Path,
     data: Path,
@@ -137,7 +178,7 @@ def test_a_checkpoint_and_a_delta_hold_what_trains_alone(
     [
         ({}, "found method 'sft'; use method sft with mask_mode train-only or freeze"),
         ({"method": "random"}, "found method 'random'"),
-        ({"method": "ssu"}, "found method 'ssu'"),
+        ({"method": "active-neurons", "neurons": "heads"}, "expected slices of MLPs, found neur"),
         ({"mask_mode": "lesion"}, "found method 'sft' with mask_mode 'lesion'"),
         ({"mask_mode": "train-only", "method": "lora"}, "found method 'lora' with mask_mode"),
         ({"mask_mode": "train-only", "unfreeze": ("1",)}, "found unfreeze, by which more join"),

@@ -90,6 +90,8 @@ def long_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"method": "random", "applies_to": "update"},
         {"method": "projections-only"},
         {"method": "collab", "affinity": "dense"},
+        {"method": "ssu", "fraction": 0.2, "compact": True, "calibration_samples": 2},
+        {"method": "ssu", "fraction": 0.8, "compact": True, "polarity": "train"},
     ],
     ids=lambda given: "-".join(map(str, given.values())) or "sft",
 )

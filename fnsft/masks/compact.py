@@ -1,8 +1,8 @@
-"""Parameters of some neurons alone, in layers that are otherwise frozen.
+"""Parameters of some neurons or columns alone, in layers that are otherwise frozen.
 
 A mask that stays the same in all steps needs no gradient and no moments outside of it. Here a
-linear layer keeps its weight whole and frozen, and the n trained neurons' rows or columns of it
-are a parameter beside it: gradient and optimizer state have that parameter's size. The layer
+linear layer keeps its weight whole and frozen, and the n trained rows or columns of it are a
+parameter beside it: gradient and optimizer state have that parameter's size. The layer
 computes as before, and its backward pass takes no other weight gradient than theirs.
 
 T tokens, I and O widths in and out of a layer, N neurons of an MLP, n of them trained.
@@ -23,17 +23,17 @@ from fnsft.errors import InputError
 
 
 class CompactLinear(nn.Module):
-    """A frozen linear layer with n trained outputs, or inputs, which are its neurons.
+    """A frozen linear layer with n trained outputs, or inputs.
 
     Parameters
     ----------
     layer
         Gate, up, or both fused, whose outputs are neurons, or down, whose inputs are. Its weight
-        is frozen; so is its bias where that is the neurons'.
+        is frozen; so is its bias where outputs train.
     index
         The trained ones, int64 [n], each once.
     of_inputs
-        Whether the neurons are inputs.
+        Whether they are inputs: down's neurons, or columns of any matrix.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class CompactLinear(nn.Module):
     -----
     y = W x + b, where W has the trained part in its place. The gradient g of y gives Wᵀ g for x,
     as ever, and for the trained part g[index] xᵀ (outputs) or g x[index]ᵀ (inputs): entry by entry
-    what the whole weight's gradient has there. Of an x whose inputs are neurons n columns are kept
+    what the whole weight's gradient has there. Of an x of which inputs train, n columns are kept
     for the backward pass.
     """
 
@@ -117,19 +117,22 @@ class _Product(torch.autograd.Function):
         return of_values, of_weight, of_bias, None
 
 
-def make_compact(model: nn.Module, trained: Sequence[Tensor]) -> None:
-    """Let of the MLPs' neurons only these train, each as a slice of its own, in place.
+def make_compact(model: nn.Module, trained: Sequence[Tensor], of_columns: bool = False) -> float:
+    """Let of the MLPs' weights only these train, as slices, in place; return their share.
 
-    ``trained`` are bool vectors [N], one a layer. All of a neuron's weights train: its rows of
-    gate and up with their biases, its column of down. Other parameters stay as they are.
+    ``trained`` are bool vectors of neurons, [N] a layer, all of whose weights train: rows of gate
+    and up with their biases, columns of down. Or, ``of_columns``, of the inputs of every matrix, as
+    :func:`fnsft.architectures.mlp_matrices` lists them. Other parameters stay as they are.
 
     Raises
     ------
     InputError
-        As :func:`fnsft.architectures.mlp_matrices`, and for experts; then nothing has changed.
+        As :func:`fnsft.architectures.mlp_matrices`, for experts, and for columns of a gate and an
+        up that share a parameter; then nothing has changed.
     """
     indices = defaultdict(list)
     roles = {}
+    n_trained = n_entries = 0
     for matrix in mlp_matrices(model):
         if matrix.expert is not None:
             raise InputError(
@@ -137,13 +140,25 @@ def make_compact(model: nn.Module, trained: Sequence[Tensor]) -> None:
                 "leave compact off"
             )
         path = matrix.module
-        indices[path].append(trained[matrix.layer].nonzero().flatten() + matrix.offset)
+        if of_columns and path in indices:
+            raise InputError(
+                f"{matrix.name}: compact: expected a matrix whose columns train by themselves, "
+                "found gate and up in one parameter; leave compact off"
+            )
+        chosen = trained[matrix.index if of_columns else matrix.layer]
+        first = 0 if of_columns else matrix.offset
+        indices[path].append(chosen.nonzero().flatten() + first)
         roles[path] = matrix.role
+        size = matrix.view(matrix.parameter).numel()
+        n_trained += int(chosen.sum()) * (size // len(chosen))
+        n_entries += size
     for path, found in indices.items():
         layer: Any = model.get_submodule(path)
-        compact = CompactLinear(layer, torch.cat(found), of_inputs=roles[path] == "down")
+        of_inputs = of_columns or roles[path] == "down"
+        compact = CompactLinear(layer, torch.cat(found), of_inputs)
         if len(compact.index):  # without one the layer, now frozen, stays as it is
             model.set_submodule(path, compact)
+    return n_trained / n_entries
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Training of some neurons alone, whose checkpoints hold no more than they have."""
+"""Training of some neurons or columns alone, whose checkpoints hold no more than they have."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,34 +17,44 @@ FILE_NAME = "trained.safetensors"
 
 
 class CompactSteps(MaskedSteps):
-    """Trains a model whose MLP neurons are slices (:func:`fnsft.masks.compact.make_compact`).
+    """Trains slices of a model's MLPs (:func:`fnsft.masks.compact.make_compact`).
 
-    The result is that of :class:`MaskedSteps` with a mask of these neurons on the update, as far
+    The result is that of :class:`MaskedSteps` with a mask of these entries on the update, as far
     as sums of another order are the same. A checkpoint holds the parameters that train; the model
     that is saved is a plain one. What masks record of gradients is not: most are never taken.
 
     Parameters
     ----------
-    neurons
-        Those that train, bool [N] a layer.
+    trained
+        What trains: neurons, bool [N] a layer, or columns, [inputs] a matrix.
+    of_columns
+        Whether it is columns.
     """
 
     def __init__(
-        self, *, model: torch.nn.Module, neurons: Sequence[torch.Tensor], **arguments: Any
+        self,
+        *,
+        model: torch.nn.Module,
+        trained: Sequence[torch.Tensor],
+        of_columns: bool,
+        **arguments: Any,
     ) -> None:
-        make_compact(model, neurons)
-        self.neurons = torch.stack(list(neurons)).float()
+        self._pass_rate = make_compact(model, trained, of_columns)
+        self.neurons = None if of_columns else torch.stack(list(trained)).float()
         super().__init__(model=model, **arguments)
 
     @property
     def pass_rate(self) -> float:
-        """Share of the MLP matrices' entries that train; all neurons have as many of them."""
-        return self.neurons.mean().item()
+        """Share of the MLP matrices' entries that train."""
+        return self._pass_rate
 
     def neuron_updates(self) -> NeuronUpdates | None:
-        """Return what a mask's telemetry would: 1 for a neuron that trains, and 0 for others."""
+        """Return what a mask's telemetry would: 1 for a neuron that trains, and 0 for others.
+
+        None without telemetry, and of columns, of which a neuron has some in every matrix.
+        """
         every = self.settings.telemetry_steps
-        if not every:
+        if not every or self.neurons is None:
             return None
         return NeuronUpdates(self.neurons.numpy(), -(-self.state.global_step // every))
 

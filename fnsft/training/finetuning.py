@@ -51,7 +51,7 @@ from fnsft.training.masking import (
     choose_trainable,
     masked_matrices,
     require_shape,
-    trained_neurons,
+    trained_of,
 )
 from fnsft.training.networks import ColumnChoice, NeuronChoice
 from fnsft.training.preferences import (
@@ -135,13 +135,13 @@ def fine_tune(
     if settings.method == "lift":
         drawn_masks.draw_low_rank(model, files.checkpoints, settings, arguments)
     ranked = ranked_sets(model, files, split.samples, settings, arguments, stage, graph)
-    neurons = ranked if isinstance(ranked, NeuronChoice) else choice
     reference: dict[str, np.ndarray] = {}
     if settings.objective == "dpo":
         splits = {"train": mixed.samples, "validation": validation.samples}
         reference = reference_losses(model, files.checkpoints, splits, settings, arguments)
+    of_pairs = reference.get("train")
     trainer = make_trainer(
-        model, tokenizer, mixed.samples, settings, arguments, neurons, reference.get("train")
+        model, tokenizer, mixed.samples, settings, arguments, ranked or choice, of_pairs
     )
     if processes.is_main:
         require_room(files, trainer.model, settings)
@@ -235,13 +235,13 @@ def make_trainer(
     samples: Sequence[Encoded],
     settings: TrainSettings,
     arguments: TrainingArguments,
-    choice: NeuronChoice | None = None,
+    choice: NeuronChoice | ColumnChoice | None = None,
     reference: np.ndarray | None = None,
 ) -> MaskedSteps:
     """Freeze what the method does not train, add its adapters or slices, and return the trainer.
 
-    ``choice`` are the neurons of the run's networks or that it ranks highest, of which slices are
-    made; ``reference`` the start's losses of pairs
+    ``choice`` are the neurons of the run's networks, or the neurons or columns that it ranks
+    highest, of which slices are made; ``reference`` the start's losses of pairs
     (:func:`~fnsft.training.preferences.reference_losses`).
     """
     choose_trainable(model, settings)
@@ -249,9 +249,11 @@ def make_trainer(
     make: Callable[..., MaskedSteps] = MaskedDPOTrainer if pairs else MaskedTrainer
     if settings.compact:
         assert choice is not None
-        neurons = trained_neurons(settings, choice.epochs[0])
+        of_columns = isinstance(choice, ColumnChoice)
+        chosen = choice.columns if isinstance(choice, ColumnChoice) else choice.epochs[0]
         of_slices = CompactDPOTrainer if pairs else CompactTrainer
-        make = functools.partial(of_slices, neurons=neurons)
+        trained = trained_of(settings, chosen)
+        make = functools.partial(of_slices, trained=trained, of_columns=of_columns)
     trainer = make(
         settings=settings,
         model=model,
@@ -279,7 +281,7 @@ def apply_networks(
     if settings.forward_mode is None:
         if settings.method == "lora":
             matrices = masked_matrices(trainer.model, settings)
-            zero_outside(matrices, trained_neurons(settings, chosen))
+            zero_outside(matrices, trained_of(settings, chosen))
         return None
     mode = cast(ForwardMode, settings.forward_mode)
     mask = forward_mask(choice.site, chosen, mode, straight_through=settings.straight_through)

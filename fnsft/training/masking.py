@@ -120,7 +120,7 @@ def build_policy(
         epochs = [
             [
                 part.to(device)
-                for layer in trained_neurons(settings, chosen)
+                for layer in trained_of(settings, chosen)
                 for part in layer.split(width)
             ]
             for chosen in structure.epochs
@@ -128,9 +128,8 @@ def build_policy(
         starts = [epoch_steps * number for number in range(1, len(epochs))]
         return Network(epochs[0], starts, epochs[1:])
     if isinstance(structure, ColumnChoice):
-        columns = [torch.from_numpy(part).to(device) for part in structure.columns]
-        trained = columns if settings.polarity == "train" else [~part for part in columns]
-        return Columns(trained, [matrix.input_axis for matrix in matrices])
+        columns = [part.to(device) for part in trained_of(settings, structure.columns)]
+        return Columns(columns, [matrix.input_axis for matrix in matrices])
     assert settings.fraction is not None
     match settings.method:
         case "random":
@@ -153,10 +152,10 @@ def build_policy(
     raise AssertionError(f"method {settings.method!r} has no policy; see docs/adding-a-method.md")
 
 
-def trained_neurons(settings: TrainSettings, chosen: Sequence[np.ndarray]) -> list[torch.Tensor]:
-    """Return, for each layer, which neurons train, bool [N]: the chosen ones, or all others."""
-    listed = [torch.from_numpy(layer) for layer in chosen]
-    return listed if settings.polarity == "train" else [~layer for layer in listed]
+def trained_of(settings: TrainSettings, chosen: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Return which of every layer's neurons or matrix's columns train: these, or all others."""
+    listed = [torch.from_numpy(part) for part in chosen]
+    return listed if settings.polarity == "train" else [~part for part in listed]
 
 
 def build_affinities(settings: TrainSettings, structure: Graph) -> list[Affinity]:

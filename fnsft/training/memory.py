@@ -18,7 +18,7 @@ from fnsft.architectures import graph_shape, head_matrices, mlp_layers
 from fnsft.architectures.blocks import ExpertsBlock, MLPBlock, linear_widths
 from fnsft.architectures.targets import lora_targets
 from fnsft.artifacts.storage import size_in_words
-from fnsft.config.stages import NEURON_METHODS, NetworksSettings, TrainSettings
+from fnsft.config.stages import RANKED_METHODS, NetworksSettings, TrainSettings
 from fnsft.errors import InputError
 
 # Bytes of a weight that is packed: NF4 has a float32 scale for 64 weights, itself packed in 8
@@ -146,8 +146,8 @@ def estimate(
     """Estimate the peak memory of a run on one of its devices.
 
     ``eager`` attention holds its scores; ``processes`` share the model (FSDP2), or each has a copy
-    and sends gradients in buckets (DDP). ``neurons`` is the share of them that a compact run
-    trains; None: :func:`neuron_share`.
+    and sends gradients in buckets (DDP). ``neurons`` is the share of them, or of columns, that a
+    compact run trains; None: :func:`neuron_share`.
 
     Notes
     -----
@@ -206,8 +206,8 @@ def estimate(
 
 
 def neuron_share(settings: TrainSettings) -> float:
-    """Return the share of neurons that train, networks of the default size, without overlap."""
-    if settings.method in NEURON_METHODS:
+    """Return the share of neurons or columns that train; networks of the default size, apart."""
+    if settings.method in RANKED_METHODS:
         assert settings.fraction is not None
         return settings.fraction
     chosen = len(settings.component_ids) * (1 - NetworksSettings().percentile / 100)

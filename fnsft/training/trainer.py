@@ -71,12 +71,12 @@ class MaskedSteps(Trainer):
 
     @property
     def _clips_what_moves(self) -> bool:
-        """Whether neurons' masks hold the update back, and only what they let pass is clipped.
+        """Whether masks of slices hold the update back, and only what they let pass is clipped.
 
         They do not follow the gradient, so that a mask for the norm costs next to nothing.
         """
         asked = self.settings.max_grad_norm and self.settings.mask_before_clipping
-        return bool(asked and self.settings.neuron_wise and self.masker is not None)
+        return bool(asked and self.settings.slice_wise and self.masker is not None)
 
     @torch.no_grad()
     def _clip_what_moves(self, model: torch.nn.Module) -> float:

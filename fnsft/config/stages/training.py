@@ -135,7 +135,8 @@ class TrainSettings(Settings):
         "full", "what Adam's moments see outside the mask (update)"
     )
     mask_before_clipping: bool = setting(
-        True, "clip by the norm of the masked gradient, not the full one (gradient, and neurons)"
+        True,
+        "clip by the norm of the masked gradient, not the full one (gradient; slices)",
     )
     unmasked: Literal["train", "freeze"] | None = setting(
         None,
@@ -144,8 +145,8 @@ class TrainSettings(Settings):
     )
     compact: bool = setting(
         False,
-        "train-only, freeze, methods that rank neurons: gradients and moments of those that "
-        "train alone, in less memory",
+        "train-only, freeze, methods that rank neurons or columns: gradients and moments of those "
+        "that train alone, in less memory",
     )
     learning_rate: float | None = setting(
         None,
@@ -339,6 +340,11 @@ class TrainSettings(Settings):
         return self.trains_networks or self.method in NEURON_METHODS
 
     @property
+    def slice_wise(self) -> bool:
+        """Whether a mask on the update holds whole neurons or columns, whatever the gradient."""
+        return self.neuron_wise or self.method in RANKED_METHODS
+
+    @property
     def masked(self) -> bool:
         """Whether gradients or updates are masked."""
         return self.method in FRACTION_METHODS or self.trains_networks
@@ -433,11 +439,15 @@ class TrainSettings(Settings):
     def _check_compact(self) -> None:
         if not self.compact:
             return
-        if not self.neuron_wise or self.method == "lora":
+        if not self.slice_wise or self.method == "lora":
             raise InputError(
-                "compact: expected a mask of whole neurons on full weights, the same in all steps, "
-                f"found {self._what}; use method sft with mask_mode train-only or freeze, "
-                f"{' or '.join(NEURON_METHODS)}, or leave compact off"
+                "compact: expected a mask of whole neurons or columns on full weights, the same in "
+                f"all steps, found {self._what}; use method sft with mask_mode train-only or "
+                f"freeze, {' or '.join(RANKED_METHODS)}, or leave compact off"
+            )
+        if self.neurons == "heads":
+            raise InputError(
+                "compact: expected slices of MLPs, found neurons 'heads'; leave one of them off"
             )
         if self.unfreeze:
             raise InputError(
