@@ -146,8 +146,7 @@ def make_compact(model: nn.Module, trained: Sequence[Tensor], of_columns: bool =
                 "found gate and up in one parameter; leave compact off"
             )
         chosen = trained[matrix.index if of_columns else matrix.layer]
-        first = 0 if of_columns else matrix.offset
-        indices[path].append(chosen.nonzero().flatten() + first)
+        indices[path].append(chosen.nonzero().flatten() + matrix.offset)
         roles[path] = matrix.role
         size = matrix.view(matrix.parameter).numel()
         n_trained += int(chosen.sum()) * (size // len(chosen))

@@ -135,8 +135,7 @@ class TrainSettings(Settings):
         "full", "what Adam's moments see outside the mask (update)"
     )
     mask_before_clipping: bool = setting(
-        True,
-        "clip by the norm of the masked gradient, not the full one (gradient; slices)",
+        True, "clip by the masked gradient's norm, not the full one's (gradient, neurons, columns)"
     )
     unmasked: Literal["train", "freeze"] | None = setting(
         None,
