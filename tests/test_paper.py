@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from test_reporting import RECORDS, SETTINGS, TRAININGS, record, run_of
+from tex import article_log, needs_pdflatex
 from workflow_runs import SMOKE, copy_tree, snakemake
 
 from fnsft.artifacts.manifest import manifest_path
@@ -155,6 +156,13 @@ def test_nothing_is_wider_or_higher_than_the_page(
     left, top, right, bottom = (list(map(float, side)) for side in zip(*found, strict=True))
     assert min(left) > 40 and min(top) > 30 and max(right) < width - 40
     assert max(bottom) < height - 30  # the page's number stands lowest
+
+
+@needs_pdflatex
+def test_a_table_fits_the_page_of_another_article(tmp_path: Path) -> None:
+    sizes = {"small": (2, 3), "wide": (10, 4), "long": (2, 150), "both": (10, 150)}
+    log = article_log(tmp_path, {name: grid_latex(grid_of(*size)) for name, size in sizes.items()})
+    assert "Overfull" not in log and "Float too large" not in log
 
 
 @needs_tex

@@ -4,12 +4,11 @@ import csv
 import io
 import math
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tex import article_log, needs_pdflatex
 
 from fnsft.artifacts.records import Measurement, Record, write_records
 from fnsft.artifacts.training import Run, TrainingRecord, write_training
@@ -359,17 +358,9 @@ def test_what_is_special_to_latex_is_escaped() -> None:
     assert escaped(r"a_b & 5% \x") == r"a\_b \& 5\% \textbackslash{}x"
 
 
+@needs_pdflatex
 def test_the_table_compiles(tmp_path: Path, table: Table) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("no pdflatex: install TeX Live with booktabs, multirow and threeparttable")
-    (tmp_path / "table.tex").write_text(latex(table))
-    (tmp_path / "page.tex").write_text(
-        r"\documentclass{article}\usepackage{booktabs,multirow,threeparttable}"
-        r"\begin{document}\input{table}\end{document}"
-    )
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2_000:]
+    article_log(tmp_path, {"table": latex(table)})
 
 
 def test_curves_are_means_over_seeds_with_their_range() -> None:

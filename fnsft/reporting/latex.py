@@ -13,7 +13,7 @@ from fnsft.reporting.notes import caption_of, notes_of
 from fnsft.reporting.table import Table
 
 HEADER = r"""% Made by `fnsft table` from metric records; do not edit. The document needs
-% \usepackage{booktabs,multirow,threeparttable}
+% \usepackage{booktabs,multirow,threeparttable,adjustbox}
 """
 LATIN_END, PUNCTUATION = "\u017e", "‘’“”…—²³·"
 NO_TEX_LETTERS = "«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų"  # of LaTeX's first encoding, OT1
@@ -143,10 +143,11 @@ class LatexTable:
 
 
 def _environment(caption: str, columns: str, lines: Iterable[str], notes: Iterable[str]) -> str:
-    """Put the lines between a caption and notes, both plain text."""
+    """Put the lines between a caption and notes, both plain text, on one page at most."""
     lines = [
-        r"\begin{table}[t]",
+        r"\begin{table}[tp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{2.8pt}",
+        r"\begin{adjustbox}{max totalsize={\linewidth}{.97\textheight}}",
         r"\begin{threeparttable}",
         rf"\caption{{{escaped(caption)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
@@ -158,6 +159,7 @@ def _environment(caption: str, columns: str, lines: Iterable[str], notes: Iterab
         *(rf"\item {escaped(note)}" for note in notes),
         r"\end{tablenotes}",
         r"\end{threeparttable}",
+        r"\end{adjustbox}",
         r"\end{table}",
     ]
     return HEADER + "\n".join(lines) + "\n"

@@ -23,7 +23,7 @@ EXTRAS = {  # those a user may want; the others are for who works on the package
     "sentence": "to compare descriptions by a sentence model",
 }
 TEX_PROGRAMS = ("latexmk", "pdflatex", "tectonic")  # as fnsft typeset takes them
-TEX_PACKAGES = ("booktabs", "multirow", "threeparttable", "graphicx", "geometry")
+TEX_PACKAGES = ("booktabs", "multirow", "threeparttable", "adjustbox", "graphicx", "geometry")
 
 
 def packages() -> Iterable[Finding]:
