@@ -18,11 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from fnsft.architectures import mlp_matrices
 from fnsft.architectures.blocks import linear_widths
 from fnsft.architectures.targets import lora_targets
 from fnsft.cli.main import main
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import load_split, load_tokenizer
+from fnsft.masks.masker import GradientMasker
+from fnsft.masks.policies import Highest
 from fnsft.training.arguments import lora_config
 from fnsft.training.memory import MemoryEstimate, estimate, shape_of
 from fnsft.training.networks import trained_share
@@ -151,6 +154,22 @@ def test_every_family_has_an_estimate_and_an_attention_to_adapt(
     widths = [linear_widths(path, loaded.get_submodule(path)) for path in paths]
     assert shape.adapter_widths == sum(map(sum, widths))
     assert not [p for p in paths if "mlp" in p or "fc" in p or "expert" in p or "4h" in p]
+
+
+@pytest.mark.parametrize("experts", [4, 16])
+def test_the_mask_of_a_tensor_of_all_experts_is_counted(experts: int, tmp_path: Path) -> None:
+    loaded = model_of("Mixtral", num_local_experts=experts, intermediate_size=1_024)
+    loaded.config.save_pretrained(tmp_path)
+    settings = TrainSettings(**RUN, method="highest", applies_to="update")
+    matrices = mlp_matrices(loaded)
+    for matrix in matrices:
+        matrix.parameter.grad = torch.randn_like(matrix.parameter)
+    masks = GradientMasker(matrices, Highest(0.5, 0)).masks_at(0)
+    with Peak() as peak:
+        assert masks.get(matrices[0].parameter) is not None
+    scratch = peak.n_bytes - 2 * matrices[0].parameter.nbytes  # views of weights and gradients
+    expected = estimate(shape_of(tmp_path, settings), settings, 10).mask_scratch
+    assert TOO_LOW < expected / scratch < TOO_HIGH
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp"])

@@ -157,16 +157,15 @@ class StepMasks:
         if parameter not in self.of_parameter:
             return None
         moment = self.state.get(parameter, {}).get("exp_avg")
-        parts = []
-        for matrix, shard in self.of_parameter[parameter]:
+        here, matrices = local(parameter), self.of_parameter[parameter]
+        mask: torch.Tensor | None = None
+        for matrix, shard in matrices:
             own = None if moment is None else local_part(matrix, moment)
-            chosen = self.masker._select(matrix, shard, _gradient(matrix), self.step, own)
-            parts.append((matrix, chosen.mask))
-        here = local(parameter)
-        if len(parts) == 1 and parts[0][1].shape == here.shape:
-            return parts[0][1]
-        mask = torch.ones_like(here, dtype=torch.bool)
-        for matrix, part in parts:
+            part = self.masker._select(matrix, shard, _gradient(matrix), self.step, own).mask
+            if len(matrices) == 1 and part.shape == here.shape:
+                return part
+            if mask is None:
+                mask = torch.ones_like(here, dtype=torch.bool)
             local_part(matrix, mask).copy_(part)
         return mask
 

@@ -32,7 +32,8 @@ class ModelShape:
     """What of a model decides how much memory it takes; counts are of parameters.
 
     ``packable`` are the entries of the decoder's linear layers, ``mlp`` those of the neurons'
-    matrices, ``largest_mlp`` those of the largest. A graph has ``graph_layers`` of ``graph_width``
+    matrices, ``largest_mlp`` those of the largest; a tensor of ``largest_tensor`` may hold many, as
+    that of all experts. A graph has ``graph_layers`` of ``graph_width``
     neurons. An adapter of rank r has ``r · adapter_widths``
     entries; the layers that have one take ``adapter_inputs`` values a token.
     """
@@ -41,6 +42,7 @@ class ModelShape:
     packable: int
     mlp: int
     largest_mlp: int
+    largest_tensor: int
     head: int
     adapter_widths: int
     adapter_inputs: int
@@ -107,8 +109,10 @@ def shape_of_config(config: PretrainedConfig, settings: TrainSettings) -> ModelS
         n_mlps, width = graph_shape(model, "heads")
         matrices = head_matrices(model)
         entries = [matrix.view(matrix.parameter).numel() for matrix in matrices]
+        largest = max((matrix.parameter.numel() for matrix in matrices), default=0)
     else:
         entries = [n for layer in layers for n in _mlp_entries(model, layer)]
+        largest = max(_largest_tensor(model, layer) for layer in layers)
     targets = [linear_widths(path, model.get_submodule(path)) for path in _targets(model, settings)]
     heads = text.num_attention_heads
     d_head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -118,6 +122,7 @@ def shape_of_config(config: PretrainedConfig, settings: TrainSettings) -> ModelS
         packable=sum(_entries(model, path) for path in lora_targets(model, "all-linear")),
         mlp=sum(entries),
         largest_mlp=max(entries, default=0),
+        largest_tensor=largest,
         head=output.weight.numel() if output is not None else 0,
         adapter_widths=sum(i + o for i, o in targets),
         adapter_inputs=sum(i for i, _ in targets),
@@ -166,8 +171,9 @@ def estimate(
     inputs; where all else is frozen, norms keep 3·d alone. With checkpointing L·d are kept and one
     layer is recomputed. To these comes the larger of what a layer's backward pass works on, and the
     loss's: a tile of at most 4,096 tokens and 32,768 logits (TRL takes the loss in tiles) and the
-    head's gradient in float32. mask_scratch: a score and a mask of the largest matrix, and the
-    neighbours' sum for collab. validation_logits: B·T·V logits and, in float32, their
+    head's gradient in float32. mask_scratch: a score and a mask of the largest matrix, the
+    neighbours' sum for collab, and for updates a mask of a tensor that holds several matrices.
+    validation_logits: B·T·V logits and, in float32, their
     log-probabilities.
 
     Of runs of a Llama of eight layers the total was 0.97 to 1.14 times the peak of all tensors
@@ -277,7 +283,8 @@ def _mask_scratch(shape: ModelShape, settings: TrainSettings) -> int:
     if not settings.masked or settings.method == "lora" or settings.compact:
         return 0
     score = 4 + 1 + (4 if settings.method == "collab" else 0)
-    return shape.largest_mlp * score
+    joined = settings.applies_to == "update" and shape.largest_tensor > shape.largest_mlp
+    return shape.largest_mlp * score + (shape.largest_tensor if joined else 0)
 
 
 def _targets(model: nn.Module, settings: TrainSettings) -> list[str]:
@@ -301,6 +308,12 @@ def _mlp_entries(model: nn.Module, layer: MLPBlock | ExpertsBlock) -> list[int]:
         return [matrix] * 3 * layer.n_experts + shared
     paths = {layer.gate, layer.up, layer.down}
     return [_entries(model, path) for path in paths if path is not None]
+
+
+def _largest_tensor(model: nn.Module, layer: MLPBlock | ExpertsBlock) -> int:
+    if isinstance(layer, ExpertsBlock):
+        return 2 * layer.n_experts * layer.d_expert * layer.d_model  # gate_up_proj
+    return max(_mlp_entries(model, layer))
 
 
 def _active_width(layer: MLPBlock | ExpertsBlock, config: object) -> int:
