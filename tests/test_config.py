@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fnsft.config.checks import check
 from fnsft.config.experiment import Experiment
 from fnsft.config.names import StageModel, Variant
 from fnsft.config.schema import schema_text, validate
@@ -49,7 +50,7 @@ def papers(repository: Path) -> dict[str, Any]:
 def test_every_configuration_is_valid(repository: Path, name: str) -> None:
     config = load(repository, name)
     validate(config)
-    Experiment(config).check()
+    check(Experiment(config))
     assert config["experiment"] == name.removesuffix("+three-seeds")
 
 
@@ -156,7 +157,7 @@ def test_a_mistake_is_named_with_its_place(
     target[key] = value
     with pytest.raises(InputError) as caught:
         validate(papers)
-        Experiment(papers).check()
+        check(Experiment(papers))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -188,7 +189,7 @@ def test_a_sweep_figure_trains_every_value_of_every_hyperparameter(papers: dict[
     assert experiment.graph_of("collab-p0.7-beta0.65") == "paper+beta0.65"
     papers["figures"]["sweep_k_beta"]["ks"] = [65]
     with pytest.raises(InputError, match="k=65 is more than graphs.paper keeps, k_max=64"):
-        Experiment(papers).check()
+        check(Experiment(papers))
 
 
 def names_of(experiment: Experiment, sequence: str, variant: str) -> list[str]:
@@ -239,7 +240,7 @@ def test_a_benchmark_is_a_string_of_words_that_its_command_takes(papers: dict[st
 def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:
     papers["figures"]["scores"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="figures.scores: expected a graph of neighbours"):
-        Experiment(papers).check()
+        check(Experiment(papers))
 
 
 def test_methods_without_a_mask_are_left_out_of_a_selection(papers: dict[str, Any]) -> None:
@@ -260,14 +261,14 @@ def test_a_graph_of_heads_has_a_dump_and_methods_of_its_own(papers: dict[str, An
     assert experiment.capture().neurons == experiment.neurons_of("paper") == "mlp"
     papers["methods"]["collab"]["neurons"] = "mlp"
     with pytest.raises(InputError, match="'mlp' needs a graph of these; graphs.of_heads is of 'h"):
-        Experiment(papers).check()
+        check(Experiment(papers))
     papers["methods"]["collab"]["graph"] = "paper"
     papers["capture"] = {"neurons": "heads"}
     with pytest.raises(InputError, match="capture: neurons: a graph says"):
-        Experiment(papers).check()
+        check(Experiment(papers))
 
 
 def test_an_affinity_is_given_the_graph_that_it_can_read(papers: dict[str, Any]) -> None:
     papers["methods"]["collab"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="affinity 'knn' needs a graph with dense: false"):
-        Experiment(papers).check()
+        check(Experiment(papers))

@@ -23,6 +23,7 @@ from fnsft.artifacts.rows import numbered_rows
 from fnsft.artifacts.storage import write_jsonl
 from fnsft.artifacts.training import read_training
 from fnsft.cli.main import main
+from fnsft.config.checks import check
 from fnsft.config.experiment import Experiment
 from fnsft.config.stages import TrainSettings, WorldSettings
 from fnsft.data.row_files import Rows
@@ -465,7 +466,7 @@ def test_a_task_of_pairs_is_trained_by_dpo_with_its_own_factor_of_the_rate(
         assert dpo.learning_rate == pytest.approx(plain.learning_rate * factor)
     config["tables"]["table_preferences"]["methods"] = ["sft", "sft-lesion"]
     with pytest.raises(InputError, match=r"sft-lesion on tasks\.preferences: mask_mode"):
-        Experiment(config).check()
+        check(Experiment(config))
     config["tasks"]["preferences"]["objective"] = "completion"
     with pytest.raises(InputError, match=r"tasks\.preferences: objective: expected 'dpo'"):
         Experiment(config).task("preferences")

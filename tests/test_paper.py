@@ -17,6 +17,7 @@ from fnsft.artifacts.manifest import manifest_path
 from fnsft.artifacts.storage import read_json
 from fnsft.artifacts.training import write_training
 from fnsft.cli.main import main
+from fnsft.config.checks import check
 from fnsft.config.experiment import Experiment
 from fnsft.config.stages import PaperSettings, TableSettings
 from fnsft.errors import InputError
@@ -303,7 +304,7 @@ def configuration(repository: Path, **paper: object) -> Experiment:
 
 def test_the_paper_holds_all_of_the_catalogues_but_what_trains_too_much(repository: Path) -> None:
     experiment = configuration(repository)
-    experiment.check()
+    check(experiment)
     paper, config = experiment.paper(), experiment.config
     assert set(config["tables"]) - set(paper.tables) == {"table1_extended", "table2_extended"}
     assert set(config["figures"]) - set(paper.figures) == {"learning_retention"}
@@ -323,7 +324,7 @@ def test_a_name_that_is_none_is_refused(
     repository: Path, paper: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        configuration(repository, **paper).check()
+        check(configuration(repository, **paper))
 
 
 @pytest.mark.parametrize("name", ["paper", "explore"])
@@ -331,7 +332,7 @@ def test_a_table_may_not_have_the_name_of_a_file_beside_it(repository: Path, nam
     experiment = configuration(repository)
     experiment.config["tables"][name] = experiment.config["tables"]["table1"]
     with pytest.raises(InputError, match=f"tables: expected another name than '{name}'"):
-        experiment.check()
+        check(experiment)
 
 
 @pytest.mark.workflow

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from workflow_runs import SMOKE, copy_tree, planned, snakemake
 
+from fnsft.config.checks import check
 from fnsft.config.experiment import Experiment
 from fnsft.config.needs import Needs, needs_of
 from fnsft.errors import InputError
@@ -67,11 +68,11 @@ def papers(repository: Path) -> dict:
 def test_a_graph_of_too_few_neighbours_and_a_dense_one_are_refused(papers: dict) -> None:
     papers["tables"]["table4"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="tables.table4: expected a graph of 5 neighbours"):
-        Experiment(papers).check()
+        check(Experiment(papers))
     papers["tables"]["table4"]["graph"] = "paper"
     papers["similarity"]["k"] = 65
     with pytest.raises(InputError, match="keeps 64"):
-        Experiment(papers).check()
+        check(Experiment(papers))
 
 
 def test_what_the_tables_need_are_their_models_and_tasks_and_no_networks(papers: dict) -> None:

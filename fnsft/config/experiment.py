@@ -27,7 +27,7 @@ from fnsft.config.catalogues import (
     TableEntry,
     TaskEntry,
 )
-from fnsft.config.names import GRAPH, NAME, NULL, TWIN, StageModel, Variant
+from fnsft.config.names import GRAPH, NULL, TWIN, StageModel, Variant
 from fnsft.config.settings import Settings, fields_of, nearest
 from fnsft.config.stages import (
     FRACTION_METHODS,
@@ -59,14 +59,9 @@ S = TypeVar("S", bound=Settings)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CATALOGUES = (
-    *("models", "tasks", "benchmarks", "suites", "sequences", "methods", "graphs", "networks"),
-    *("tables", "figures"),
-)
 NETWORK_FIGURES = ("connectivity", "coverage", "lesions", "networks-clusters")
 SEQUENCE_KINDS = ("continual", "transfer", "trade-off", "rates")
 SUITE_KINDS = ("benchmarks", "bars")
-PAGES = ("paper", "explore")  # what else lies beside the tables
 SIMILARITY_KINDS = ("similarity", "similarity-layers")
 GRAPHLESS_FIGURES = (
     *("perplexity", "sweep", "updates", "telemetry", "influence", "activations"),
@@ -92,7 +87,7 @@ def kept(
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked configuration. Every method returns settings or names; none touches a file."""
+    """A configuration. Every method returns settings or names; none touches a file."""
 
     config: dict[str, Any]
 
@@ -116,6 +111,17 @@ class Experiment:
     def method(self, name: str) -> MethodEntry:
         """Return a method's entry."""
         return MethodEntry.from_mapping(self._entry("methods", name), f"methods.{name}")
+
+    @kept
+    def method_settings(self, name: str) -> TrainSettings:
+        """Return a method's settings at any fraction."""
+        settings = dict(self.config.get("training", {})) | self.method(name).settings
+        settings |= {"fraction": 0.5} if self.has_fraction(name) else {}
+        return TrainSettings.from_mapping(settings, f"methods.{name}")
+
+    def has_fraction(self, method: str) -> bool:
+        """Return whether a method has a share p."""
+        return self.method(method).settings.get("method", "sft") in FRACTION_METHODS
 
     @kept
     def benchmark_entry(self, name: str) -> BenchmarkEntry:
@@ -146,9 +152,9 @@ class Experiment:
         A method that names an ``earlier`` one shares that one's stages but the last; one learning
         rate of several is the last stage's alone.
         """
-        chosen = self._known_variants[variant]
+        chosen = self.known_variants[variant]
         method = self.method(chosen.method).earlier or chosen.method
-        fraction = chosen.fraction if self._has_fraction(method) else None
+        fraction = chosen.fraction if self.has_fraction(method) else None
         before = dataclasses.replace(chosen, method=method, fraction=fraction, factor=None)
         *tasks, last = self.sequence(sequence).tasks
         models = [StageModel(model)]
@@ -244,7 +250,7 @@ class Experiment:
         """Return every method at every fraction; methods without a mask once."""
         found = []
         for method in methods:
-            shares = fractions if self._has_fraction(method) else (None,)
+            shares = fractions if self.has_fraction(method) else (None,)
             found += [Variant(method, share) for share in shares]
         return found
 
@@ -261,21 +267,23 @@ class Experiment:
         """Return a selection without the methods that have no mask."""
 
         def masked(methods: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(name for name in methods if self._method_settings(name).masked)
+            return tuple(name for name in methods if self.method_settings(name).masked)
 
         methods, controls = masked(selection.methods), masked(selection.controls)
         return dataclasses.replace(selection, methods=methods, controls=controls)
 
-    def _selections(self) -> list[Selection]:
+    def selections(self) -> list[Selection]:
+        """Return what ``run`` and every table and figure cover."""
         return [
             self.selection(),
             *(self.selection(c, name) for c in ("tables", "figures") for name in self.config[c]),
         ]
 
     @functools.cached_property
-    def _known_variants(self) -> dict[str, Variant]:
+    def known_variants(self) -> dict[str, Variant]:
+        """All variants that anything trains, by name."""
         known = self.sweep_variants()
-        for selection in self._selections():
+        for selection in self.selections():
             methods = (*selection.methods, *selection.controls)
             earlier = (self.method(method).earlier for method in methods)
             named = tuple(dict.fromkeys((*methods, *filter(None, earlier))))
@@ -294,7 +302,7 @@ class Experiment:
         After the first ``stage`` of a sequence, what ``later_stages`` says is put in; of a
         ``task`` its objective, and what it says of learning rates.
         """
-        chosen = self._known_variants[variant]
+        chosen = self.known_variants[variant]
         entry = self.method(chosen.method)
         settings = dict(self.config.get("training", {})) | entry.settings | {"seed": seed}
         if chosen.fraction is not None:
@@ -323,40 +331,40 @@ class Experiment:
     @kept
     def graph_of(self, variant: str) -> str | None:
         """Return the name of the graph that a variant reads, or None."""
-        chosen = self._known_variants[variant]
+        chosen = self.known_variants[variant]
         graph = self.method(chosen.method).graph
         return graph if graph is None or chosen.beta is None else f"{graph}+beta{chosen.beta:g}"
 
     def reads_clusters(self, variant: str) -> bool:
         """Return whether a variant reads its graph's clusters instead of the graph."""
-        return self._method_settings(self.method_of(variant)).wanted_structure == "clusters"
+        return self.method_settings(self.method_of(variant)).wanted_structure == "clusters"
 
     def networks_of(self, variant: str) -> str | None:
         """Return the name of the networks that a variant masks, or None."""
-        return self.method(self._known_variants[variant].method).networks
+        return self.method(self.known_variants[variant].method).networks
 
     def calibration_of(self, variant: str, before: str | None) -> str | None:
         """Return the task that a variant protects: the stage's ``before``, else its entry's.
 
         None where its own samples do, and where it looks at none.
         """
-        settings = self._method_settings(self.method_of(variant))
+        settings = self.method_settings(self.method_of(variant))
         if settings.method != "ssu" or settings.column_score != "wanda":
             return None
         return before or self.method(self.method_of(variant)).calibration
 
     def is_plain(self, variant: str) -> bool:
         """Return whether a variant's model folder holds all that the next stage begins with."""
-        settings = self._method_settings(self.method_of(variant))
+        settings = self.method_settings(self.method_of(variant))
         return settings.method != "lora" and settings.forward_mode is None
 
     def has_forward_mask(self, method: str) -> bool:
         """Return whether a method masks the forward pass."""
-        return self._method_settings(method).forward_mode is not None
+        return self.method_settings(method).forward_mode is not None
 
     def method_of(self, variant: str) -> str:
         """Return the name of a variant's method."""
-        return self._known_variants[variant].method
+        return self.known_variants[variant].method
 
     @kept
     def prepare(self, task: str, seed: int) -> PrepareSettings:
@@ -491,157 +499,6 @@ class Experiment:
         limit = self._section("training", TrainSettings).max_tokens
         own = self.config.get("drift", {})
         return DriftSettings.from_mapping({"max_tokens": limit} | own, "drift")
-
-    def check(self) -> None:
-        """Build every entry once, so that a mistake is named before anything is planned."""
-        if not NAME.fullmatch(self.name):
-            raise InputError(f"experiment: expected a folder's name, found {self.name!r}")
-        for catalogue in CATALOGUES:
-            for name in self.config.get(catalogue, {}):
-                if not NAME.fullmatch(name):
-                    raise InputError(f"{catalogue}: expected a folder's name, found {name!r}")
-        if taken := [name for name in PAGES if name in self.config["tables"]]:
-            raise InputError(
-                f"tables: expected another name than {taken[0]!r}, which names the files of fnsft "
-                f"{taken[0]}; rename it"
-            )
-        self.evaluate(), self.capture(), self.world(), self.pretrain(), self.sweep_variants()
-        self.cluster(), self.overlap(), self.measure(""), self.lesion()
-        self.answer(), self.score(), self.drift()
-        self.describe(), self.similarity(), self.paper()
-        if self.against:
-            self.task(self.against)
-        for name in self.config["models"]:
-            self.model(name)
-        for name in self.config["tasks"]:
-            self.task(name), self.prepare(name, seed=0)
-        for name in self.config.get("benchmarks", {}):
-            entry = self.benchmark_entry(name)
-            asked = self.benchmark(name, entry.file, entry.examples)
-            for task in filter(None, (entry.task, asked.measures)):
-                self.task(task)
-        for name in self.config.get("suites", {}):
-            for benchmark in self.suite(name):
-                self.benchmark_entry(benchmark)
-        for name in self.config.get("sequences", {}):
-            for task in self.sequence(name).tasks:
-                self.task(task)
-            every = [b for suite in self.sequence(name).suites for b in self.suite(suite)]
-            if twice := sorted(b for b in set(every) if every.count(b) > 1):
-                raise InputError(f"sequences.{name}: suites: {twice[0]!r} is in two of them")
-        for catalogue, entry_of in (("tables", self.table), ("figures", self.figure)):
-            for name in self.config[catalogue]:
-                self._check_subject(catalogue, name, entry_of(name))
-        for name in self.config.get("graphs", {}):
-            self.project(name)
-        for name in self.config.get("networks", {}):
-            self.networks(name)
-            for task in self.networks_tasks(name, ""):
-                self.task(task or self.selection().task)
-        for name in self.config["tables"]:
-            if self.table(name).kind == "networks":
-                self.networks(self.table(name).networks)
-        for selection in self._selections():
-            stages = self.sequence(selection.sequence).tasks if selection.sequence else ()
-            methods = (*selection.methods, *selection.controls)
-            for name in map(str, self.variants(methods, selection.fractions)):
-                for task in (selection.task, *stages):
-                    self.training(name, seed=0, task=task)
-        for name, variant in self._known_variants.items():
-            self.training(name, seed=0)
-            if protected := self.method(variant.method).calibration:
-                self.task(protected)
-            if earlier := self.method(variant.method).earlier:
-                self._check_earlier(variant.method, earlier)
-            if graph := self.graph_of(name):
-                self._check_affinity(variant, graph)
-            if networks := self.networks_of(name):
-                self._check_components(variant, networks)
-
-    def _check_subject(self, catalogue: str, name: str, entry: TableEntry | FigureEntry) -> None:
-        """Refuse a table or figure that lacks the sequence or the suites of its kind."""
-        where, kind = f"{catalogue}.{name}", entry.kind
-        selection = self.selection(catalogue, name)
-        if kind in SEQUENCE_KINDS and not selection.sequence:
-            raise InputError(f"{where}: kind {kind!r} needs a sequence; name one of sequences")
-        if kind in SUITE_KINDS and not selection.suites:
-            raise InputError(f"{where}: kind {kind!r} needs suites; name some of suites")
-        if isinstance(entry, TableEntry) and kind in SIMILARITY_KINDS:
-            project, k = self.project(entry.graph), self.similarity().k
-            if self.neurons_of(entry.graph) != "mlp":
-                raise InputError(f"{where}: descriptions are of MLPs; name another of graphs")
-            if project.dense or k > project.k_max:
-                raise InputError(
-                    f"{where}: expected a graph of {k} neighbours or more (similarity.k), found "
-                    f"graphs.{entry.graph}, which is dense or keeps {project.k_max}"
-                )
-        methods = (*selection.methods, *selection.controls)
-        compared = kind in ("continual", "benchmarks") and bool(selection.methods)
-        if isinstance(entry, TableEntry) and compared and entry.reference not in methods:
-            raise InputError(f"{where}: reference: {entry.reference!r} is none of its methods")
-        curve = entry.curve if kind in ("transfer", "trade-off") else ()
-        if other := [method for method in curve if method not in methods]:
-            raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
-        several = isinstance(entry, FigureEntry) and bool(entry.tasks)
-        if several and (kind != "perplexity" or selection.sequence):
-            of = f" of sequence {selection.sequence}" if selection.sequence else ""
-            raise InputError(
-                f"{where}: tasks: expected kind 'perplexity' without a sequence, found kind "
-                f"{kind!r}{of}; name one task"
-            )
-        if isinstance(entry, FigureEntry) and kind == "rates" and not entry.factors:
-            raise InputError(
-                f"{where}: kind 'rates' needs factors of the learning rate, found none"
-            )
-
-    def _check_earlier(self, method: str, earlier: str) -> None:
-        """Refuse an earlier method whose share p nothing says."""
-        if self._has_fraction(earlier) and not self._has_fraction(method):
-            raise InputError(
-                f"methods.{method}: earlier: {earlier!r} has a fraction, and {method!r} none to "
-                "give it; name a method without one"
-            )
-
-    def _check_affinity(self, variant: Variant, graph: str) -> None:
-        where, settings = f"methods.{variant.method}", self.method(variant.method).settings
-        affinity, project = settings.get("affinity"), self.project(graph)
-        wanted, found = self._method_settings(variant.method).neurons, self.neurons_of(graph)
-        if wanted != found:
-            raise InputError(
-                f"{where}: neurons: {wanted!r} needs a graph of these; graphs.{graph} is of "
-                f"{found!r}"
-            )
-        if (affinity == "dense") != project.dense:
-            raise InputError(
-                f"{where}: affinity {affinity!r} needs a graph with "
-                f"dense: {str(affinity == 'dense').lower()}; graphs.{graph} is another"
-            )
-        k = settings.get("k", TrainSettings.k) if variant.k is None else variant.k
-        if self._method_settings(variant.method).wanted_structure == "clusters":
-            k = self.cluster().k
-        if affinity != "dense" and k > project.k_max:
-            raise InputError(
-                f"{where}: k={k} is more than graphs.{graph} keeps, k_max={project.k_max}"
-            )
-
-    def _check_components(self, variant: Variant, networks: str) -> None:
-        settings, found = self._method_settings(variant.method), self.networks(networks)
-        asked = {*settings.component_ids, *(i for ids in settings.unfreezing() for i in ids)}
-        if found.scope == "stack" and max(asked) >= found.n_components:
-            raise InputError(
-                f"methods.{variant.method}: component_ids: expected networks 0 to "
-                f"{found.n_components - 1} of networks.{networks}, found {max(asked)}"
-            )
-
-    @kept
-    def _method_settings(self, name: str) -> TrainSettings:
-        """Return a method's settings at any fraction."""
-        settings = dict(self.config.get("training", {})) | self.method(name).settings
-        settings |= {"fraction": 0.5} if self._has_fraction(name) else {}
-        return TrainSettings.from_mapping(settings, f"methods.{name}")
-
-    def _has_fraction(self, method: str) -> bool:
-        return self.method(method).settings.get("method", "sft") in FRACTION_METHODS
 
     def _section(self, key: str, cls: type[S]) -> S:
         return cls.from_mapping(self.config.get(key, {}), key)

@@ -25,6 +25,7 @@ from snakemake.utils import min_version
 from fnsft.artifacts.items import items_path
 from fnsft.artifacts.locks import join_heads
 from fnsft.artifacts.storage import existing
+from fnsft.config.checks import check
 from fnsft.config.experiment import (
     SEQUENCE_KINDS,
     SIMILARITY_KINDS,
@@ -55,7 +56,7 @@ def refuse(error):
 try:
     validate(config)
     EXPERIMENT = Experiment(config)
-    EXPERIMENT.check()
+    check(EXPERIMENT)
     DEVICES = workflow_pool(workflow.global_resources.get("gpu").value)
 except InputError as error:
     refuse(error)
