@@ -55,6 +55,25 @@ def test_twenty_steps_in_two_processes_are_those_of_one(
     assert not (tmp_path / "two.checkpoints").exists()
 
 
+def test_a_mixture_of_experts_that_two_processes_share_trains_as_in_one(
+    twelve: Path, tmp_path: Path
+) -> None:
+    folder = write_family(tmp_path / "model", "Mixtral")
+    settings = {"method": "mofo", "fraction": 0.5, "applies_to": "update", "epochs": 3}
+    settings |= {"learning_rate": 3e-4, "micro_batch_size": 1}
+    assert train(folder, twelve, tmp_path / "one", **settings) == 0
+    arguments = words(folder, twelve, tmp_path / "two", **settings)
+    code, said = in_processes(2, [*PROGRAMS["fsdp"], *arguments])
+    assert code == 0, said
+    one, two = (read_training(tmp_path / name) for name in ("one", "two"))
+    assert two.mask_pass_rate == one.mask_pass_rate == pytest.approx(0.5, abs=1e-3)
+    start, before, after = (weights(path) for path in (folder, tmp_path / "one", tmp_path / "two"))
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=2e-4, rtol=0)
+        moved = (before[name] != start[name]) != (after[name] != start[name])
+        assert float(moved.float().mean()) < 1e-3, name  # sums in another order, near a threshold
+
+
 def test_one_process_finds_the_networks_whose_lesion_both_train_with(
     tiny_model_dir: Path, twelve: Path, tmp_path: Path
 ) -> None:
