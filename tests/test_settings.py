@@ -1,6 +1,7 @@
 """Settings: one declaration, and the flags, checks and schema that follow from it."""
 
 import argparse
+import dataclasses
 import shlex
 
 import pytest
@@ -9,7 +10,7 @@ from fnsft.cli.flags import add_settings, read_settings
 from fnsft.cli.main import STAGES
 from fnsft.config import stages
 from fnsft.config.layer_ranges import parse_layers
-from fnsft.config.settings import Settings, fields_of
+from fnsft.config.settings import FieldType, Settings, fields_of
 from fnsft.config.stages import (
     DataSettings,
     PrepareSettings,
@@ -49,6 +50,24 @@ def test_flags_of_the_defaults_parse_back_to_the_defaults(cls: type[Settings]) -
 )
 def test_flags_round_trip(settings: Settings) -> None:
     assert parsed(type(settings), settings.flags()) == settings
+
+
+def test_nothing_in_place_of_a_default_is_not_the_default() -> None:
+    found = []
+    for cls in CLASSES:
+        for name, field in fields_of(cls).items():
+            kind = FieldType.of(field.type)
+            empty = () if kind.many else None
+            if field.default in ((), None, dataclasses.MISSING) or not (kind.many or kind.optional):
+                continue
+            needed = {"kind": "gsm8k", "file": "test.jsonl"} if cls is stages.Benchmark else {}
+            try:
+                settings = cls(**needed, **{name: empty})
+            except InputError:
+                continue  # it must have one
+            assert getattr(parsed(cls, settings.flags()), name) == empty, f"{cls.__name__}.{name}"
+            found.append(name)
+    assert {"cloze_limit", "limit", "curve", "unmask_shares"} <= {*found}
 
 
 def test_swapped_numbers_give_another_string_of_flags() -> None:

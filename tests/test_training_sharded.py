@@ -25,11 +25,19 @@ def twelve(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return first_samples(data, 12, tmp_path_factory.mktemp("twelve"))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+CHECKPOINTING = {"gradient_checkpointing": True, "l2_to_start": 0.01}
+
+
+@pytest.mark.parametrize(("parallel", "more"), [("ddp", {}), ("fsdp", {}), ("fsdp", CHECKPOINTING)])
 def test_twenty_steps_in_two_processes_are_those_of_one(
-    tiny_model_dir: Path, twelve: Path, graph: Path, tmp_path: Path, parallel: str
+    tiny_model_dir: Path,
+    twelve: Path,
+    graph: Path,
+    tmp_path: Path,
+    parallel: str,
+    more: dict[str, Any],
 ) -> None:
-    settings = RUN | {"graph": graph, "applies_to": "update"}
+    settings = RUN | {"graph": graph, "applies_to": "update"} | more
     assert train(tiny_model_dir, twelve, tmp_path / "one", **settings) == 0
     settings |= {"parallel": parallel}
     arguments = words(tiny_model_dir, twelve, tmp_path / "two", **settings)

@@ -9,6 +9,8 @@ from transformers.pytorch_utils import Conv1D
 from fnsft.architectures.layouts import EXPERTS, LAYOUTS, SHARED_EXPERTS, Layout
 from fnsft.errors import InputError
 
+CHECKPOINTED = "_checkpoint_wrapped_module"  # where torch keeps a block that it checkpoints
+
 
 @dataclass(frozen=True)
 class MLPBlock:
@@ -243,8 +245,11 @@ def _block(
 
 
 def block_modules(block: nn.Module) -> dict[str, nn.Module]:
-    """Return a block's modules by path; where an adapter wraps a layer, the layer alone."""
-    modules: dict[str, Any] = dict(block.named_modules())
+    """Return a block's modules by path; where an adapter wraps a layer, the layer alone.
+
+    Paths are as in a block that no activation checkpointing wraps, by which they are found in both.
+    """
+    modules: dict[str, Any] = dict(getattr(block, CHECKPOINTED, block).named_modules())
     wrappers = tuple(f"{path}." for path, module in modules.items() if has_adapters(module))
     return {
         path: unwrapped(module) for path, module in modules.items() if not path.startswith(wrappers)

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from fnsft.config.settings import FieldType, Settings, fields_of, flag_of, range_text
+from fnsft.config.settings import ALL, FieldType, Settings, fields_of, flag_of, range_text
 
 S = TypeVar("S", bound=Settings)
 
@@ -37,7 +37,7 @@ def add_settings(
         if kind.base is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["type"] = kind.base
+            options["type"] = _or_all if kind.takes_all(field.default) else kind.base
             options["metavar"] = (
                 "{" + ",".join(map(str, kind.choices)) + "}" if kind.choices else _metavar(kind)
             )
@@ -52,6 +52,10 @@ def read_settings(arguments: argparse.Namespace, cls: type[S]) -> S:
     return cls(**{name: given[name] for name in fields_of(cls) if name in given})
 
 
+def _or_all(text: str) -> int | None:
+    return None if text == ALL else int(text)
+
+
 def _metavar(kind: FieldType) -> str:
     return {int: "N", float: "X", str: "TEXT"}[kind.base]
 
@@ -63,8 +67,8 @@ def _help(field: dataclasses.Field[Any], kind: FieldType) -> str:
         remarks.append(range_text(limits))
     if field.default is dataclasses.MISSING:
         remarks.append("required")
-    elif field.default not in (None, "") and not kind.many:
-        default = field.default
+    elif field.default not in (None, "", ()):
+        default = " ".join(map(str, field.default)) if kind.many else field.default
         if kind.base is bool:
             default = "on" if default else "off"
         remarks.append(f"default {default}")

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from fnsft.errors import InputError
 
+ALL = "all"  # a limit's flag in place of a number, where one that is absent limits
+
 
 def setting(
     default: Any = dataclasses.MISSING,
@@ -39,6 +41,10 @@ class FieldType:
     choices: tuple[Any, ...] = ()
     optional: bool = False
     many: bool = False
+
+    def takes_all(self, default: Any) -> bool:
+        """Return whether its flag takes :data:`ALL`, which stands for None."""
+        return self.optional and default is not None
 
     @classmethod
     def of(cls, annotation: Any) -> Self:
@@ -91,7 +97,7 @@ class Settings:
         """
         words: list[str] = []
         for name, field in fields_of(type(self)).items():
-            words += _flag_words(name, getattr(self, name), _type_of(field.type))
+            words += _flag_words(name, getattr(self, name), field)
         return shlex.join(words)
 
 
@@ -111,8 +117,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _flag_words(name: str, value: Any, kind: FieldType) -> list[str]:
-    if value is None or (kind.many and not value):
+def _flag_words(name: str, value: Any, field: dataclasses.Field[Any]) -> list[str]:
+    kind = _type_of(field.type)
+    if value is None:
+        return [] if field.default is None else [flag_of(name), ALL]
+    if kind.many and not value and not field.default:
         return []
     if kind.base is bool:
         return [flag_of(name) if value else flag_of("no_" + name)]

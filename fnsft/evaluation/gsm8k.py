@@ -24,7 +24,7 @@ _IGNORED = [re.compile(pattern) for pattern in (r",", r"\$", r"(?s).*#### ", r"\
 
 # A minus belongs to the number unless it stands between two: 10-4 has the numbers 10 and 4.
 _NUMBER = re.compile(
-    r"(?:(?<![\w)])[-\u2212])?(?:\$\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    r"(?:(?<![\w)])[-\u2212](?:\$\s?)?|\$\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 )
 _FINAL = re.compile(r"####\s*(" + _NUMBER.pattern + ")")
 _BOXED = re.compile(r"\\boxed\{\s*(?:\\\$)?\s*(" + _NUMBER.pattern + ")")

@@ -7,6 +7,7 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 
+from fnsft.architectures.blocks import CHECKPOINTED
 from fnsft.errors import InputError
 
 
@@ -34,7 +35,8 @@ class Anchor:
 
     def place(self, model: torch.nn.Module) -> None:
         """Put every θ₀ where its parameter is: on its device, and sharded as it is."""
-        for name, parameter in model.named_parameters():
+        for path, parameter in model.named_parameters():
+            name = path.replace(f"{CHECKPOINTED}.", "")
             if name in self._start:
                 start = self._start.pop(name).to(parameter.device)
                 if isinstance(parameter, DTensor):

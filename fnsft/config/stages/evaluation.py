@@ -63,7 +63,9 @@ class Benchmark(Settings):
     def words(self) -> str:
         """Return what ``fnsft answer --benchmark NAME`` takes: one canonical string."""
         given = {name: getattr(self, name) for name in fields_of(type(self))}
-        words = (f"{key}={value}" for key, value in given.items() if value not in (None, False))
+        if self.kind not in SHOTS_KINDS:
+            del given["shots"]
+        words = [f"{k}={v}" for k, v in given.items() if v is not None and v is not False]
         return shlex.join(words)
 
 
@@ -104,7 +106,7 @@ class DriftSettings(Settings):
         "stage", "stage: refuse a base other than the model that the run began with; any: take it"
     )
     limit: int | None = setting(
-        200, "first samples of the new task whose divergence is taken; all when absent", above=0
+        200, "first samples of the new task whose divergence is taken, or all", above=0
     )
     batch_size: int = setting(8, "samples a batch", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)

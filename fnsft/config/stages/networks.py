@@ -65,10 +65,8 @@ class LesionSettings(Settings):
     )
     gain: float = setting(2.0, "factor of amplified networks", above=1)
     samples: int = setting(64, "samples of each split whose perplexity is taken", above=0)
-    cloze_limit: int | None = setting(100, "first cloze items; all when absent", above=0)
-    gsm8k_limit: int | None = setting(
-        50, "first problems answered; all when absent, 0: none", minimum=0
-    )
+    cloze_limit: int | None = setting(100, "first cloze items, or all", above=0)
+    gsm8k_limit: int | None = setting(50, "first problems answered, or all; 0: none", minimum=0)
     max_new_tokens: int = setting(256, "longest answer that is generated", above=0)
     batch_size: int = setting(32, "samples a forward pass", above=0)
     max_tokens: int = setting(1_024, "longer samples are left out and counted", above=1)
