@@ -19,6 +19,7 @@ from fnsft.data.tokens import Encoded
 from fnsft.masks.gradients import neuron_gradients
 from fnsft.masks.ranking import highest, highest_clusters, ranked_count
 from fnsft.neurons.strength import input_norms, mean_activations
+from fnsft.training.loading import outside_of_training
 
 KIND, SCHEMA = "drawn-sets", 1
 FILE_NAME = "drawn_sets.safetensors"
@@ -37,7 +38,8 @@ def read_or_draw(
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0 and not path.exists():
             model.to(arguments.device)
-            sets = draw(model, samples[: settings.calibration_samples], settings, clusters)
+            with outside_of_training(model):
+                sets = draw(model, samples[: settings.calibration_samples], settings, clusters)
             packed = {str(number): chosen.astype(np.uint8) for number, chosen in enumerate(sets)}
             write_tensors(path, Header(KIND, SCHEMA, "run"), packed)
     _, found = read_tensors(path, KIND, SCHEMA)

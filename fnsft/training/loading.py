@@ -1,5 +1,8 @@
 """The model that a run trains, in the precision and with the attention that it asks for."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
@@ -9,6 +12,8 @@ from fnsft.config.stages import TrainSettings
 from fnsft.errors import InputError
 from fnsft.training import quantisation
 from fnsft.training.files import RunFiles
+
+FLASH = "flash_attention_2"
 
 
 def load_base(
@@ -53,8 +58,8 @@ def attention_of(settings: TrainSettings, device: torch.device) -> str | None:
     half = settings.dtype == "bfloat16" or settings.bf16_autocast
     flash = device.type == "cuda" and is_flash_attn_2_available()
     if settings.attention == "auto":
-        return "flash_attention_2" if flash and half else None
-    if settings.attention != "flash_attention_2":
+        return FLASH if flash and half else None
+    if settings.attention != FLASH:
         return settings.attention
     if not flash:
         raise InputError(
@@ -67,4 +72,18 @@ def attention_of(settings: TrainSettings, device: torch.device) -> str | None:
             "attention: flash_attention_2 computes in bfloat16; give --dtype bfloat16 or "
             "--bf16-autocast, or use --attention auto"
         )
-    return "flash_attention_2"
+    return FLASH
+
+
+@contextlib.contextmanager
+def outside_of_training(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model be asked without autocast: flash attention has no float32, and gives way."""
+    name = model.config._attn_implementation
+    gives_way = name == FLASH and model.dtype == torch.float32
+    if gives_way:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if gives_way:
+            model.set_attn_implementation(name)

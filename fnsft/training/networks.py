@@ -23,6 +23,7 @@ from fnsft.data.tokens import Encoded
 from fnsft.errors import InputError
 from fnsft.masks.random_sets import size_matched
 from fnsft.training.files import RunFiles
+from fnsft.training.loading import outside_of_training
 
 FILE_NAME = "networks.safetensors"
 NEURON_SITES: tuple[Site, ...] = ("activation", "up", "intermediate")  # whose channels are neurons
@@ -114,7 +115,8 @@ def read_or_find(
             inputs = {"model": files.model, "data": files.train}
             if not getattr(model, "is_quantized", False):  # which lies on its device already
                 model.to(arguments.device)
-            _find(model, [sample.ids for sample in samples], seed, inputs, path)
+            with outside_of_training(model):
+                _find(model, [sample.ids for sample in samples], seed, inputs, path)
     return read_templates(path, widths, identity)
 
 

@@ -95,7 +95,9 @@ def average_best(
     model.to(arguments.device)
     if mask is not None:
         attach(model, mask)
-    perplexity = perplexity_of(measure(model))
+    half = settings.bf16_autocast  # as every epoch was measured
+    with torch.autocast(arguments.device.type, torch.bfloat16, enabled=half):
+        perplexity = perplexity_of(measure(model))
     return dataclasses.replace(record, averaged_validation_perplexity=perplexity)
 
 
