@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from families import model_of
 from matrices import (
     Matrix,
     fixed_masks,
@@ -16,10 +17,12 @@ from matrices import (
 )
 from torch.nn import Parameter
 
+from fnsft.architectures import head_matrices
 from fnsft.errors import InputError
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.optimizer import MaskedAdamW
 from fnsft.masks.policies import (
+    Columns,
     Highest,
     MatrixStep,
     Network,
@@ -271,3 +274,19 @@ def test_the_norm_inside_of_the_masks_is_that_of_the_masked_gradients(name, poli
     assert found == pytest.approx(expected, rel=1e-5 if dtype == torch.float32 else 0.02)
     whole = sum(g.double().square().sum().item() for g in before)
     assert found < 0.95 * whole
+
+
+def test_the_norm_counts_queries_and_keys_that_share_a_parameter_with_masked_values():
+    model = model_of("GPT2")
+    matrices = head_matrices(model)
+    shared = {matrix.parameter for matrix in matrices if matrix.role == "value"}
+    for matrix in matrices:
+        matrix.parameter.grad = torch.randn_like(matrix.parameter)
+    columns = [torch.arange(matrix.n_inputs) % 2 == 0 for matrix in matrices]
+    policy = Columns(columns, [matrix.input_axis for matrix in matrices])
+    masker = GradientMasker(matrices, policy)
+    found = masker.squared_norm_within(0)
+    masker.apply_to_gradients(0)
+    expected = sum(p.grad.square().sum().item() for p in {m.parameter for m in matrices})
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert sum(p.grad.square().sum().item() for p in shared) > 0.5 * expected  # most of it theirs

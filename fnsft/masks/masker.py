@@ -4,6 +4,7 @@ Matrices are visited one by one, so that scratch is that of the largest: one flo
 it for a score, and one byte an entry for its mask. No other mask is held meanwhile.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,11 +78,15 @@ class GradientMasker:
                 gradient.div_(self.rescale)
 
     def squared_norm_within(self, step: int) -> float:
-        """Return the sum of the squares of the gradients' entries inside of the masks.
+        """Return the sum of the squares of the entries of the parameters' gradients that may pass.
 
-        All processes call it, and have the sum over their shards. Telemetry does not see it.
+        Those of no matrix all do. All processes call it, and have the sum over their shards.
+        Telemetry does not see it.
         """
-        norms = []
+        norms = [
+            torch.linalg.vector_norm(gradient * outside, dtype=torch.float32)
+            for gradient, outside in self._outside()
+        ]
         for matrix, shard in zip(self.matrices, self.shards, strict=True):
             gradient = _gradient(matrix)
             mask = self.policy.select(gradient, self._at(matrix, shard, step)).mask
@@ -91,6 +96,19 @@ class GradientMasker:
             ]
         squared = float(torch.stack(norms).square().sum())
         return float(self._over_processes(np.array([squared], np.float32))[0])
+
+    def _outside(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield gradients that hold more than matrices, as of queries beside values, and where."""
+        of_parameter = defaultdict(list)
+        for matrix, shard in zip(self.matrices, self.shards, strict=True):
+            of_parameter[matrix.parameter].append((matrix, math.prod(shard.shape)))
+        for parameter, parts in of_parameter.items():
+            gradient = parameter.grad
+            if gradient is not None and sum(n for _, n in parts) < parameter.numel():
+                outside = torch.ones_like(local(parameter), dtype=torch.bool)
+                for matrix, _ in parts:
+                    local_part(matrix, outside).zero_()
+                yield local(gradient), outside
 
     def masks_at(
         self, step: int, state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]] | None = None
