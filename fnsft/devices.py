@@ -27,6 +27,13 @@ DEFAULT_FOLDER = "/tmp/fnsft-gpus"
 POLL_SECONDS = 0.1
 
 
+def widest(device: "torch.device") -> "torch.dtype":
+    """Return what sums are taken in: float64, and float32 on Apple's devices, which lack it."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def workflow_pool(n_gpus: int | None) -> str | None:
     """Return the pool for a workflow's jobs; None where there is none to name.
 

@@ -14,7 +14,7 @@ from workflow_runs import SMOKE, TARGET, copy_tree, snakemake
 from fnsft import devices
 from fnsft.cli.main import ON_DEVICES, main
 from fnsft.config.stages import TrainSettings
-from fnsft.devices import accelerator, take, workflow_pool
+from fnsft.devices import accelerator, take, widest, workflow_pool
 from fnsft.errors import InputError
 from fnsft.evaluation.loading import load_model
 from fnsft.training import arguments
@@ -338,3 +338,8 @@ def test_the_folder_of_locks_is_for_every_user(pool, tmp_path: Path) -> None:
     os.close(devices._opened("0"))
     assert (tmp_path / "locks").stat().st_mode & 0o7777 == 0o1777
     assert (tmp_path / "locks/0.lock").stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", "float64"), ("mps", "float32")])
+def test_sums_are_as_wide_as_the_device_has(device: str, dtype: str) -> None:
+    assert widest(torch.device(device)) == getattr(torch, dtype)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fnsft.architectures import MLPMatrix
 from fnsft.data.tokens import IGNORED, Encoded
+from fnsft.devices import widest
 from fnsft.errors import InputError
 
 PASS_SAMPLES = 4  # samples a forward pass, for the memory of their logits
@@ -71,8 +72,9 @@ def neuron_gradients(
         assert matrix.parameter.grad is not None
         gradient = matrix.view(matrix.parameter.grad).abs()
         across = 1 - matrix.neuron_axis
-        of_matrix = gradient.sum(dim=across, dtype=torch.float64).cpu().numpy()
-        sums[matrix.layer] = sums.get(matrix.layer, 0) + of_matrix
+        of_matrix = gradient.sum(dim=across, dtype=widest(gradient.device))
+        of_layer = sums.get(matrix.layer, np.zeros(matrix.d_mlp))
+        sums[matrix.layer] = of_layer + of_matrix.cpu().numpy()
         weights[matrix.layer] = weights.get(matrix.layer, 0) + gradient.shape[across]
     model.zero_grad()
     model.train(was_training)

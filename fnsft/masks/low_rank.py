@@ -18,6 +18,6 @@ def low_rank_magnitudes(weight: torch.Tensor, rank: int) -> torch.Tensor:
     if wide.shape[0] > wide.shape[1]:
         return low_rank_magnitudes(wide.t(), rank).t()
     # Eigenvalues ascend. In float64, which some GPUs do not have.
-    _, vectors = torch.linalg.eigh((wide @ wide.t()).double().cpu())
+    _, vectors = torch.linalg.eigh((wide @ wide.t()).cpu().double())
     leading = vectors[:, -rank:].float().to(wide.device)
     return (leading @ (leading.t() @ wide)).abs()

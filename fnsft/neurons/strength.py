@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from fnsft.architectures import MLPMatrix, graph_shape
 from fnsft.architectures.activity import Watched
 from fnsft.config.stages import Neurons
+from fnsft.devices import widest
 from fnsft.errors import InputError
 from fnsft.neurons.capture import by_width, watch_samples
 
@@ -34,7 +35,7 @@ def mean_activations(
     sums = np.zeros((n_layers, width))
 
     def see(layer: int, tokens: slice, values: torch.Tensor) -> None:
-        sums[layer] += values.abs().sum(dim=0, dtype=torch.float64).cpu().numpy()
+        sums[layer] += values.abs().sum(dim=0, dtype=widest(values.device)).cpu().numpy()
 
     site: Watched = "heads" if neurons == "heads" else "intermediate"
     watch_samples(model, samples, BATCH_SAMPLES, by_width(width, see), site, "active neurons")
@@ -65,7 +66,8 @@ def input_norms(
 
     def add(path: str, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         values = inputs[0].flatten(0, -2)  # OPT flattens batch and positions itself
-        squares[path] = squares.get(path, 0) + values.double().square().sum(dim=0).cpu()
+        wide = values.to(widest(values.device))
+        squares[path] = squares.get(path, 0) + wide.square().sum(dim=0).cpu().double()
 
     with contextlib.ExitStack() as hooks:
         for path in {matrix.module for matrix in matrices}:

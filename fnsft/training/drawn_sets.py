@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from fnsft.architectures import MLPMatrix, neuron_matrices
@@ -16,6 +15,7 @@ from fnsft.artifacts.clusters import Clusters
 from fnsft.artifacts.tensors import Header, read_tensors, write_tensors
 from fnsft.config.stages import TrainSettings
 from fnsft.data.tokens import Encoded
+from fnsft.devices import widest
 from fnsft.masks.gradients import neuron_gradients
 from fnsft.masks.ranking import highest, highest_clusters, ranked_count
 from fnsft.neurons.strength import input_norms, mean_activations
@@ -108,5 +108,5 @@ def column_scores(
     if settings.column_score == "random":
         return np.zeros(matrix.n_inputs)
     weight = matrix.view(matrix.parameter.detach())
-    sums = weight.abs().sum(dim=1 - matrix.input_axis, dtype=torch.float64).cpu().numpy()
+    sums = weight.abs().sum(dim=1 - matrix.input_axis, dtype=widest(weight.device)).cpu().numpy()
     return sums if norms is None else sums * norms[matrix.index]
