@@ -126,6 +126,19 @@ def test_a_dpo_run_minimises_the_loss_of_the_paper(
     assert recorded[1] < math.log(2) - 1e-3
 
 
+def test_every_pair_of_a_step_counts_alike_however_many_a_pass_has(
+    tiny_model_dir: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Of 12 pairs in passes of 8 the second has 4; the first step of Adam shows signs alone."""
+    found = []
+    for size in (4, 8):
+        settings = ONE_STEP | {"batch_size": 16, "micro_batch_size": size}
+        assert train(tiny_model_dir, pairs, tmp_path / f"{size}", **settings) == 0
+        found.append(weights(tmp_path / f"{size}"))
+    for name, one in found[0].items():
+        torch.testing.assert_close(found[1][name], one, atol=1e-6, rtol=0)
+
+
 def test_dpo_learns_the_very_ids_that_training_on_completions_does(
     tiny_model_dir: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -162,6 +162,29 @@ class MaskedDPOTrainer(MaskedSteps, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, *given: Any) -> Dataset:
         return dataset
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Return the passes of a step, having counted their pairs over all processes."""
+        passes, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = torch.tensor([sum(map(_n_pairs, passes))], device=device)
+        self._pairs_a_pass = self.accelerator.gather(pairs).float().mean().item() / max(
+            1, len(passes)
+        )
+        return passes, counted
+
+    def compute_loss(self, model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
+        """Return TRL's loss, in training weighted so that every pair of a step counts alike.
+
+        TRL's is the mean over a pass, and the trainer's gradient the mean over passes.
+        """
+        found = super().compute_loss(model, inputs, *given, **named)
+        return found * (_n_pairs(inputs) / self._pairs_a_pass) if self.model.training else found
+
+
+def _n_pairs(inputs: dict[str, Any]) -> int:
+    return len(inputs["ref_chosen_logps"])
+
 
 @contextlib.contextmanager
 def by_own_names(model: Any) -> Iterator[None]:
