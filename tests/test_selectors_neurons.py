@@ -110,6 +110,21 @@ def test_active_neurons_alone_train_or_are_protected_to_the_bit(
     assert read_training(tmp_path / "run").mask_pass_rate == pytest.approx(FRACTION, abs=0.01)
 
 
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_share_of_no_neuron_is_refused(
+    tiny_model_dir: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    compact: bool,
+) -> None:
+    settings = {"method": "active-neurons", "fraction": 0.001, "calibration_samples": 2}
+    assert train(tiny_model_dir, data, tmp_path / "run", **settings, compact=compact) == 2
+    error = capsys.readouterr().err
+    assert f"found p=0.001 of {N}, of which none would train; raise --fraction" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_networks_polarity_is_what_train_only_and_freeze_say() -> None:
     for polarity, mode, rest in (("train", "train-only", "freeze"), ("protect", "freeze", "train")):
         for method in ("sft", "lora"):

@@ -15,6 +15,8 @@ from fnsft.devices import accelerator
 from fnsft.errors import InputError
 from fnsft.training.processes import Processes
 
+WAIT_SECONDS = 6 * 3600  # for the process that alone draws masks, as LIFT's of an 8B model
+
 
 def trainer_arguments(
     settings: TrainSettings, folder: Path, processes: Processes, n_samples: int
@@ -62,6 +64,7 @@ def trainer_arguments(
         "max_length": None,
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
+        "ddp_timeout": WAIT_SECONDS,
     }
     steps = total_steps(settings, processes, n_samples)
     if steps < settings.epochs * epoch_steps(settings, processes, n_samples):

@@ -26,6 +26,7 @@ from fnsft.artifacts.training import Run, TrainingRecord
 from fnsft.config.stages import NEURON_METHODS, RANKED_METHODS, ForwardMode, TrainSettings
 from fnsft.data.audit import audit
 from fnsft.data.tokens import Encoded, load_split, load_tokenizer, positions_of, stop_ids_of
+from fnsft.errors import InputError
 from fnsft.masks.adapters import zero_outside
 from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
@@ -218,12 +219,23 @@ def ranked_sets(
     """Return the neurons or columns that the method ranks highest, if it ranks any.
 
     How many they are, a layer or a matrix, is noted.
+
+    Raises
+    ------
+    InputError
+        When none would train.
     """
     if settings.method not in RANKED_METHODS:
         return None
     clusters = graph if isinstance(graph, Clusters) else None
     sets = drawn_sets.read_or_draw(model, files.checkpoints, samples, settings, arguments, clusters)
     stage.note(ranked_highest=[int(chosen.sum()) for chosen in sets])
+    if not any(part.any() for part in trained_of(settings, sets)):
+        what = "neurons of a layer" if settings.method in NEURON_METHODS else "columns of a matrix"
+        raise InputError(
+            f"fraction: expected a share that some {what} are, found p={settings.fraction:g} of "
+            f"{sets[0].size}, of which none would train; raise --fraction"
+        )
     if settings.method in NEURON_METHODS:
         return NeuronChoice("intermediate", [sets])
     return ColumnChoice(sets)
