@@ -20,9 +20,11 @@ from fnsft.data.tokens import Encoder
 from fnsft.errors import InputError
 from fnsft.evaluation.benchmarks import kind_of
 from fnsft.evaluation.benchmarks.contract import Scoring, Subject
+from fnsft.evaluation.code.checking import check
 from fnsft.evaluation.code.prompts import stops_in_words, style_of
 from fnsft.evaluation.code.tasks import read_tasks
 from fnsft.evaluation.generation import Generation
+from fnsft.evaluation.sandbox import choose_sandbox
 
 PROMPT = 'def double(x):\n    """Return x times two."""\n'
 TASK = {
@@ -179,6 +181,13 @@ class Canned:
     def __call__(self, prompts: Any, *, max_new_tokens: int, stops: Any = ()) -> list[Generation]:
         assert len(prompts) == len(self.texts) and max_new_tokens == 32
         return [Generation(text, finished=True) for text in self.texts]
+
+
+def test_a_test_that_tells_what_cannot_be_told_fails_and_nothing_else(tmp_path: Path) -> None:
+    told = "def check(candidate):\n    assert candidate(2) == 4, candidate(2)\n"
+    (task,) = read_tasks(written(tmp_path / "one.jsonl", TASK | {"test": told}), "functions")
+    huge = PROMPT + "    return 10**5000\n"
+    assert check(task, huge, choose_sandbox(False)).base.status == "failed"
 
 
 def test_functions_are_asked_for_answered_and_scored(tmp_path: Path) -> None:

@@ -235,6 +235,9 @@ def test_a_benchmark_is_a_string_of_words_that_its_command_takes(papers: dict[st
     assert benchmark.words() == (
         "kind=mmlu 'file=a file.jsonl' examples=dev.jsonl shots=5 max_new_tokens=256 template=auto"
     )
+    papers["benchmarks"]["mmlu"]["shots"] = 0
+    words = Experiment(papers).benchmark("mmlu", "a file.jsonl", None).words()
+    assert "shots=0" in words, "without it the command would take five"
 
 
 def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:

@@ -578,6 +578,10 @@ def test_continual_records_and_items_that_do_not_compare_are_refused_in_one_line
     short.with_name("short.jsonl").write_text((tmp_path / "sft-0-2.jsonl").read_text())
     write_items(short, [i for i in read_items(items) if i.item != "gsm8k/7"])
     (tmp_path / "alone.items.jsonl").write_text(items.read_text())
+    several = [others, tmp_path / "seven.items.jsonl"]
+    write_items(several[1], read_items(others))
+    sevens = [dataclasses.replace(r, fraction=0.7) for r in stage_of("collab", 0, 2)[0]]
+    write_records(tmp_path / "seven.jsonl", sevens)
     twice = tmp_path / "again.jsonl"
     twice.write_text((tmp_path / "sft-0-2.jsonl").read_text())
     twice.with_name("again.items.jsonl").write_text(items.read_text())
@@ -590,6 +594,26 @@ def test_continual_records_and_items_that_do_not_compare_are_refused_in_one_line
         (records, ["--methods", "lora"], "expected records of fine-tuned models"),
         (records, ["--benchmarks", "mbpp"], "mbpp: expected scores after code, found none"),
         ([*records, *records], [], "expected one run a seed, found seeds 0, 1, 0, 1"),
+        (
+            changed(records, "sft", data_sha256="9"),
+            [],
+            "tiny, gsm8k: expected one data_sha256 in a column",
+        ),
+        (
+            [dataclasses.replace(r, protocol="5") if r.seed else r for r in records],
+            [],
+            "expected one protocol in a column",
+        ),
+        (
+            [dataclasses.replace(r, value=0.3) if r.stage == 2 else r for r in records],
+            ["--items", str(items)],
+            "join the run's records",
+        ),
+        (
+            [*records, *(dataclasses.replace(r, fraction=0.7) for r in records)],
+            ["--reference", "collab", "--items", *map(str, several)],
+            "reference: expected one share p of collab",
+        ),
         (records, ["--items", str(good)], "expected item scores, a name that ends in .items.jsonl"),
         (records, ["--items", str(tmp_path / "alone.items.jsonl")], "alone.jsonl: no such file"),
         (

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import math
 import re
 import statistics
@@ -94,10 +95,12 @@ def test_an_infinite_perplexity_is_shown_and_has_no_place_in_a_drawing(tmp_path:
     broken = [
         replace(r, value=math.inf) if (r.method, r.stage) == ("sft", 2) else r for r in records
     ]
-    for seed in SEEDS:
-        for place in ("metrics", "transfer"):
-            own = [r for r in broken if r.seed in (None, seed)]
-            write_records(tmp_path / f"broken/{place}/tiny/math-code/a/seed{seed}.jsonl", own)
+    for seed, method, place in itertools.product(SEEDS, ("sft", "replay"), ("metrics", "transfer")):
+        own = [r for r in broken if (r.seed, r.method) == (seed, method)]
+        at_another_rate = [replace(r, value=3.0) for r in own]
+        below = tmp_path / f"broken/{place}/tiny/math-code"
+        write_records(below / f"{method}/seed{seed}.jsonl", own)
+        write_records(below / f"{method}-x0.5/seed{seed}.jsonl", at_another_rate)
     data = explored(tmp_path / "broken")[1]
     shown = [row for row in rows_of(data["metrics"]) if row["shown"] == "inf"]
     assert {(row["method"], row["value"], row["error"]) for row in shown} == {("SFT", None, "")}

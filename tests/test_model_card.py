@@ -194,13 +194,17 @@ def test_metrics_of_this_run_are_found_in_the_folder_and_beside_it(folder: Path)
     write_records(folder / "own.jsonl", [Record.of(RUN, accuracy), Record.of(RUN, by_steps)])
     exact = Measurement("exact", "accuracy", 0.5, None, 1)
     of_another = Record.of(dataclasses.replace(RUN, seed=4), exact)
-    write_records(folder.parent / "m.jsonl", [of_another, Record.of(RUN, exact, "off")])
+    moved = Record.of(RUN, Measurement("drift", "kl_forward", 0.5, None, 943_232))
+    joined = [Record.of(RUN, accuracy), Record.of(RUN, Measurement("continual", "x", 1, None, 2))]
+    write_records(folder.parent / "m.jsonl", [of_another, Record.of(RUN, exact, "off"), moved])
+    write_records(folder.parent / "transfer.jsonl", joined)
     (folder.parent / "notes.jsonl").write_text("no JSON\n")
     results = model_card(folder, REPO).split("## Results")[1].split("##")[0]
     rows = [line for line in results.splitlines() if line.startswith("|")][4:]
     assert rows == [
         "| gsm8k | accuracy | 0.25 ± 0.021 | 400 |",
         "| exact | accuracy (mask off) | 0.5 | 1 |",
+        "| drift | kl_forward | 0.5 |  |",
     ]
     assert "one standard error" in results
 

@@ -15,13 +15,14 @@ from fnsft.artifacts.training import Run, TrainingRecord, write_training
 from fnsft.cli.main import main
 from fnsft.config.stages import FRACTION_METHODS, FigureSettings, TableSettings
 from fnsft.errors import InputError
+from fnsft.reporting.cells import Cell
 from fnsft.reporting.csv_table import FIELDS, PUBLISHED_FIELDS, csv_text, read_csv
 from fnsft.reporting.curves import panels_of
 from fnsft.reporting.labels import label_of
 from fnsft.reporting.latex import escaped, latex
 from fnsft.reporting.notes import caption_of, missing_cells, notes_of
 from fnsft.reporting.published import published_text
-from fnsft.reporting.table import RULES, Table, summarise
+from fnsft.reporting.table import RULES, Table, _chosen_fraction, summarise
 from fnsft.reporting.text_table import table_text
 
 SETTINGS = TableSettings(
@@ -152,6 +153,11 @@ def test_the_chosen_p_is_that_of_the_mean_perplexity_over_seeds() -> None:
     )
     assert table.cells["A", "random", 0.5].validation_perplexity == pytest.approx(1.5)
     assert [cell.chosen for cell in table.cells.values()] == [False, True]
+
+
+def test_the_chosen_p_may_have_a_criterion_of_nothing() -> None:
+    cells = {p: Cell(0.5, None, "items", None, 1, criterion=of) for p, of in ((0.5, 0.0), (0.7, 1))}
+    assert _chosen_fraction(cells) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,14 @@ def test_continual_stages_of_several_runs_or_asked_otherwise_are_refused_in_one_
         ([base, first(one, protocol="shots=5"), two], "protocol: expected that of stage 2, gsm8k"),
         ([base, first(one, data_sha256="9"), two], "gsm8k: data_sha256: expected that of stage 2"),
         ([first(base, data_sha256="9"), one, two], "gsm8k: data_sha256: expected that of stage 2"),
+        (
+            [base, first(one, n=20), two],
+            "gsm8k accuracy: expected the 100 items of stage 2, found 2",
+        ),
+        (
+            [first(base, n=20), one, two],
+            "gsm8k accuracy: expected the 100 items of stage 2, found 2",
+        ),
         ([base, one[1:], two], "gsm8k: expected a score of every stage, found none at stage 1"),
         ([base, one, [*two, two[0]]], "gsm8k accuracy: expected one record of stage 2, found two"),
     ):
@@ -245,6 +253,7 @@ def test_drift_of_another_run_is_refused_in_one_line(
         ([drift(2, task="law")], "task: expected one for all records of a run, found law"),
         ([drift(7)], "drift: expected records of the stages 1 to 2, found stage 7"),
         ([drift(0)], "drift: expected records of the stages 1 to 2, found stage 0"),
+        ([drift(2, protocol="drift since=any")], "measure it with --since stage"),
         ([drift(2), drift(2, value=1.0)], "drift kl_forward: expected one record of stage 2"),
     ):
         more = written(tmp_path, "bad.jsonl", bad)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fnsft.reporting.card_masks import mask_lines
+from fnsft.reporting.transfer import DRIFT
 from fnsft.reporting.tuned_folder import Tuned, read_tuned
 
 METHODS = {
@@ -220,7 +221,8 @@ def _results(tuned: Tuned) -> Iterable[str]:
         error = "" if record.stderr is None else f" ± {record.stderr:.2g}"
         mask = f" (mask {record.forward_mask})" if record.forward_mask else ""
         value = f"{record.value:.4g}{error}"
-        rows.append((record.benchmark, record.metric + mask, value, f"{record.n:,}"))
+        items = "" if record.benchmark == DRIFT else f"{record.n:,}"
+        rows.append((record.benchmark, record.metric + mask, value, items))
     yield from table(("benchmark", "metric", "value", "items"), rows)
     if tuned.records:
         yield "\n± is one standard error over items; shares lie between 0 and 1."

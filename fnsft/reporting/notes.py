@@ -86,7 +86,7 @@ def _averages(table: Table) -> list[str]:
     masked = [method for method in table.columns if method in table.masked]
     if len(table.fractions) < 2 or not masked:
         return []
-    notes = [f"Average: {RULES['validation']} (lowest perplexity; marked † in its block)."]
+    notes = [f"Average: {RULES['validation']} (lowest loss; marked † in its block)."]
     remarks: dict[Rule, str] = {"mean": "", "test": ", which flatters masked methods"}
     for rule, remark in remarks.items():
         found = [

@@ -1,7 +1,7 @@
 """Item scores of runs, and from them the columns of paired differences."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,19 +84,41 @@ def _require_theirs(
     file: ItemFile, metric: Metric, items: Mapping[str, tuple[float, float]]
 ) -> None:
     """Refuse items that do not add up to what their record says."""
+    for record in file.records:
+        if (record.benchmark, record.metric, record.subset) == (*metric, None):
+            _require_sum(record, items, f"{file.path}", "score the answers again")
+
+
+def require_shown(items: ItemRuns, records: Iterable[Record]) -> None:
+    """Refuse items of other answers than the records of a table are of.
+
+    Raises
+    ------
+    InputError
+        When they do not add up to a record.
+    """
+    for record in records:
+        runs = items.get((record.benchmark, record.metric), {})
+        seeds = runs.get((record.model, record.method, record.fraction), {})
+        if record.seed in seeds:
+            where = name_of((record.model, record.method, record.fraction))
+            remedy = "join the run's records again (fnsft transfer)"
+            _require_sum(record, seeds[record.seed], where, remedy)
+
+
+def _require_sum(
+    record: Record, items: Mapping[str, tuple[float, float]], where: str, remedy: str
+) -> None:
     values, weights = (math.fsum(column) for column in zip(*items.values(), strict=True))
     total = values / weights
-    if metric[1] == PERPLEXITY:
+    if record.metric == PERPLEXITY:
         total = math.exp(total) if total < LARGEST_LOG else math.inf
-    for record in file.records:
-        if (record.benchmark, record.metric, record.subset) != (*metric, None):
-            continue
-        if record.n != len(items) or not math.isclose(record.value, total, rel_tol=1e-6):
-            raise InputError(
-                f"{file.path}: {' '.join(metric)}: expected items that add up to the record's "
-                f"{record.value:.6g} over {record.n}, found {total:.6g} over {len(items)}; score "
-                "the answers again"
-            )
+    if record.n != len(items) or not math.isclose(record.value, total, rel_tol=1e-6):
+        raise InputError(
+            f"{where}: {record.benchmark} {record.metric}: expected items that add up to the "
+            f"record's {record.value:.6g} over {record.n}, found {total:.6g} over {len(items)}; "
+            f"{remedy}"
+        )
 
 
 def difference_cells(
@@ -106,11 +128,22 @@ def difference_cells(
 
     Of shares they are differences, of perplexities ratios. ``shown`` picks the cells that are
     compared, and so corrected for.
+
+    Raises
+    ------
+    InputError
+        When the reference has several shares p, and when two runs answered different items.
     """
     runs = items.get(metric, {})
     found: dict[Key, Difference] = {}
     for model in dict.fromkeys(key[0] for key in runs):
-        standard = next((of for key, of in runs.items() if key[:2] == (model, reference)), {})
+        standards = {key: of for key, of in runs.items() if key[:2] == (model, reference)}
+        if len(standards) > 1:
+            raise InputError(
+                f"reference: expected one share p of {reference}, which others are compared with, "
+                f"found {'; '.join(map(name_of, standards))}; show one, or compare with another"
+            )
+        standard = next(iter(standards.values()), {})
         pairs = {
             key: pair
             for key, of in runs.items()

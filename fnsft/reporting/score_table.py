@@ -13,7 +13,13 @@ from fnsft.reporting.grid import Column, Grid, Row, cell_over_seeds, mark_best
 from fnsft.reporting.labels import counted, label_of, run_label
 from fnsft.reporting.notes import titled
 from fnsft.reporting.paired import RESAMPLES
-from fnsft.reporting.run_items import ItemFile, ItemRuns, difference_cells, items_by_metric
+from fnsft.reporting.run_items import (
+    ItemFile,
+    ItemRuns,
+    difference_cells,
+    items_by_metric,
+    require_shown,
+)
 from fnsft.reporting.scores import BASE, PERPLEXITY, Metric, Scores, scores_of
 
 Cells = dict[Column, Cell | None]
@@ -34,6 +40,7 @@ def score_grid(
     scores = scores_of(records, settings)
     metrics = scores.metrics(settings.benchmarks, plus=True)
     items = items_by_metric(files, ">".join(scores.tasks))
+    require_shown(items, scores.last)
     methods = (*scores.methods, *settings.controls)
     cells: dict[Key, Cells] = {}
     columns: list[Column] = []

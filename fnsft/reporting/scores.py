@@ -13,7 +13,7 @@ from fnsft.artifacts.records import Record
 from fnsft.config.stages import PRIMARY_METRICS, FigureSettings, TableSettings
 from fnsft.errors import InputError
 from fnsft.reporting.labels import BENCHMARK_LABELS, PLUS, benchmark_label, in_order, label_of
-from fnsft.reporting.transfer import OTHERS_STAGES
+from fnsft.reporting.transfer import BENCHMARK, DRIFT, OTHERS_STAGES
 
 BASE = "base"
 PERPLEXITY = "perplexity"
@@ -118,6 +118,7 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
         earlier=_earlier(every, {record.method for record in tuned}),
     )
     _require_told_apart(scores)
+    _require_comparable(scores)
     return scores
 
 
@@ -130,6 +131,25 @@ def _earlier(records: Iterable[Record], methods: Collection[str]) -> dict[str, s
             words = f"{record.value:g} of {record.n} stages are those of {other}"
             found.setdefault(record.method, {})[words] = None
     return {method: ", ".join(words) for method, words in found.items()}
+
+
+def _require_comparable(scores: Scores) -> None:
+    """Refuse scores of one model on several files, and seeds that were asked in several ways."""
+    data: dict[tuple[Any, ...], Any] = {}
+    protocols: dict[tuple[Any, ...], Any] = {}
+    for record in (*scores.base, *scores.tuned):
+        of_model = record.model, record.benchmark
+        of_cell = (*of_model, record.metric, record.method, record.fraction, record.stage)
+        for field, found, key in (
+            ("data_sha256", data, of_model),
+            ("protocol", protocols, of_cell),
+        ):
+            mine = getattr(record, field)
+            if record.benchmark not in (BENCHMARK, DRIFT) and found.setdefault(key, mine) != mine:
+                raise InputError(
+                    f"{record.model}, {record.benchmark}: expected one {field} in a column, found "
+                    f"{found[key]} and {mine}; answer the same items in the same way"
+                )
 
 
 def _require_told_apart(scores: Scores) -> None:

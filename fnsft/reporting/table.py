@@ -5,7 +5,6 @@ that spans its block. The last block averages the models, each at the p that val
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -140,12 +139,12 @@ def _averaged(table: Table) -> Table:
 
 def _chosen_fraction(found: Mapping[float | None, Cell]) -> float | None:
     """Return the p that is best on validation samples; None also where one has no validation."""
-    criteria = {p: cell.criterion for p, cell in found.items()}
+    criteria = {p: c.criterion for p, c in found.items() if c.criterion is not None}
     if len(found) == 1:
         return next(iter(found))
-    if any(criterion is None for criterion in criteria.values()):
+    if len(criteria) < len(found):
         return None
-    return min(criteria, key=lambda p: criteria[p] or math.inf)
+    return min(criteria, key=lambda p: criteria[p])
 
 
 def _badness(cell: Cell, style: MetricStyle) -> float:

@@ -129,6 +129,11 @@ def _check_drift(drifts: Iterable[Record], by_stage: Sequence[Sequence[Record]])
             )
         for record in _measured(found).values():
             _require_of_stage("drift", record, by_stage[stage][0], tasks[:stage])
+            if "since=any" in (record.protocol or "").split():
+                raise InputError(
+                    f"drift: expected the distance of stage {stage} from the model that it began "
+                    "with, found one from any (--since any); measure it with --since stage"
+                )
 
 
 def _require_of_stage(where: str, record: Record, first: Record, tasks: Sequence[str]) -> None:
@@ -190,6 +195,14 @@ def _check_protocols(measured: Sequence[Mapping[Key, Record]]) -> list[str]:
                 raise InputError(
                     f"{record.benchmark}: {field}: expected that of stage {end.stage}, {its}; "
                     f"found {mine} at stage {stage}; score every stage in one way"
+                )
+        for key, record in records.items():
+            whole = record.subset is None and record.benchmark not in others
+            if whole and key in measured[-1] and record.n != (n := measured[-1][key].n):
+                raise InputError(
+                    f"{record.benchmark} {record.metric}: expected the {n} items of stage "
+                    f"{measured[-1][key].stage}, found {record.n} at stage {stage}; answer as many "
+                    "after every stage (limit)"
                 )
     return others
 

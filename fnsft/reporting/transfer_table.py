@@ -91,17 +91,23 @@ def _at_same_learning(
     scores: Scores, settings: TableSettings
 ) -> tuple[Column, dict[Key, Cell | None]]:
     """Return the last column; it has no cells without two methods of the curve."""
-    curve = {record.method for record in scores.last} & set(settings.curve)
+    curve = _curve(scores, settings)
     if len(curve) < MIN_CURVE:
         return Column("", "", KEPT), {}
     outcomes = outcomes_of(scores)
     metric = f"{KEPT}_ratio" if outcomes.metric == PERPLEXITY else KEPT
-    column = Column(f"vs {label_of(settings.curve[0])}", "kept", metric)
-    kept = kept_at_same_learning(outcomes, settings.curve)
+    column = Column(f"vs {label_of(curve[0])}", "kept", metric)
+    kept = kept_at_same_learning(outcomes, curve)
     return column, {
         key: Cell(value, None, "items", None, len(outcomes.runs[key]))
         for key, value in kept.items()
     }
+
+
+def _curve(scores: Scores, settings: TableSettings) -> list[str]:
+    """Return the methods of the curve that were measured."""
+    measured = {record.method for record in scores.last}
+    return [method for method in settings.curve if method in measured]
 
 
 def _notes(columns: Sequence[Column], scores: Scores, settings: TableSettings) -> Iterator[str]:
@@ -112,7 +118,7 @@ def _notes(columns: Sequence[Column], scores: Scores, settings: TableSettings) -
     if "format_ok" in metrics:
         yield "Format ok: share of the answers in the trained form, after the last stage."
     if any(metric.startswith(KEPT) for metric in metrics):
-        first, *_ = rates = [label_of(method) for method in settings.curve]
+        first, *_ = rates = [label_of(method) for method in _curve(scores, settings)]
         earlier = ", ".join(scores.tasks[:-1])
         kind = "over" if f"{KEPT}_ratio" in metrics else "minus"
         kept = f"{earlier} after the last stage {kind} after the own stage" if earlier else NEVER

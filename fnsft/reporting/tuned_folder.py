@@ -13,6 +13,7 @@ from fnsft.artifacts.storage import existing, read_json
 from fnsft.artifacts.training import FILE_NAME, TrainingRecord, read_training
 from fnsft.errors import InputError
 from fnsft.hub.models import HUB_NAME
+from fnsft.reporting.transfer import BENCHMARK as TRANSFER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +73,20 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _records(folder: Path, training: TrainingRecord) -> list[Record]:
-    """Return this run's records, of all files in the folder and beside it that hold some."""
+    """Return this run's records, of all files in the folder and beside it, each once.
+
+    Files of ``fnsft transfer`` repeat those of the stages; its own measures are of many runs.
+    """
     beside = folder.absolute().parent
     files = [*sorted(folder.glob("*.jsonl")), *sorted(beside.glob("*.jsonl"))]
     run = dataclasses.asdict(training.run)
     del run["learning_rate"]
-    return [
-        record
-        for record in read_records(filter(_holds_records, files))
-        if record.subset is None and run.items() <= dataclasses.asdict(record).items()
-    ]
+    found: dict[tuple[str, str, str | None], Record] = {}
+    for record in read_records(filter(_holds_records, files)):
+        own = record.subset is None and run.items() <= dataclasses.asdict(record).items()
+        if own and record.benchmark != TRANSFER:
+            found.setdefault((record.benchmark, record.metric, record.forward_mask), record)
+    return list(found.values())
 
 
 def _holds_records(file: Path) -> bool:

@@ -221,6 +221,13 @@ def _by_test(task: CodeTask, program: str, sandbox: Sandbox, factor: float) -> V
         except _Stopped as stopped:
             return _stopped(stopped.args[0], taken / _TEST_SECONDS)
         except Exception as error:  # whatever a test makes of a wrong output
-            message = f"{type(error).__name__}: {error}"
-            return Verdict("failed", f"{message:.200}", taken / _TEST_SECONDS)
+            return Verdict("failed", _told(error), taken / _TEST_SECONDS)
     return Verdict("passed", used=taken / _TEST_SECONDS)
+
+
+def _told(error: Exception) -> str:
+    """Return an error in words, where it has some: Python writes no number of 5,000 digits."""
+    try:
+        return f"{type(error).__name__}: {error}"[:200]
+    except Exception:
+        return f"{type(error).__name__} (which cannot be told)"

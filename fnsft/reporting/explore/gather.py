@@ -62,7 +62,9 @@ def gather(files: ResultFiles, settings: ExploreSettings) -> Gathered:
     for run, paths in _by_run(files.transfer, files.folder / "transfer"):
         records = read_records(paths)
         metrics[f"transfer/{run}"] = own_records(records)
-        transfer.setdefault(run.rsplit("/", 1)[0], []).extend(records)
+        sequence, _, variant = run.rpartition("/")
+        if variant in {str(Variant(record.method, record.fraction)) for record in records}:
+            transfer.setdefault(sequence, []).extend(records)  # others are a method at other rates
     measures = read_measures(files.measures)
     total = max(1, len(files.homes))
     homes = [_home(home, files, measures, settings, MOST_NEURONS // total) for home in files.homes]

@@ -108,7 +108,7 @@ def _row(run: str, records: Sequence[Record]) -> MetricRow:
         error_of="bound" if cell.bound else cell.kind,
         unit=style.unit,
         seeds=len(records),
-        items=first.n if len(sizes) == 1 else None,
+        items=first.n if len(sizes) == 1 and style.of_items else None,
         run=run,
     )
 
