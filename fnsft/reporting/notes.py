@@ -12,6 +12,7 @@ from fnsft.reporting.labels import counted, label_of
 from fnsft.reporting.table import RULES, Rule, Table
 
 LISTED_METHODS = 4  # more that share a kind of uncertainty are called the others
+MOST_LISTED = 3  # more that share a number of steps are all but the others
 
 
 def caption_of(table: Table) -> str:
@@ -118,14 +119,21 @@ def _steps(table: Table) -> list[str]:
 
 
 def told_by_method(what: str, found: Mapping[str, str]) -> list[str]:
-    """State what the runs of every method have, the methods that share it together."""
+    """State what the runs of every method have, and of many that share it, who does not."""
     groups: dict[str, list[str]] = defaultdict(list)
     for method, words in found.items():
         groups[words].append(method)
     if len(groups) == 1:
         return [f"{what} of every run: {next(iter(groups))}."]
-    listing = "; ".join(f"{_listed(methods)} {words}" for words, methods in groups.items())
-    return [f"{what} a run: {listing}."] if groups else []
+    usual = max(groups, key=lambda words: len(groups[words]), default="")
+    if len(groups.get(usual, ())) > MOST_LISTED:
+        others = {words: methods for words, methods in groups.items() if words != usual}
+        return [f"{what} of every run: {usual}, but {_by_words(others)}."]
+    return [f"{what} a run: {_by_words(groups)}."] if groups else []
+
+
+def _by_words(groups: Mapping[str, Iterable[str]]) -> str:
+    return "; ".join(f"{_listed(methods)} {words}" for words, methods in groups.items())
 
 
 def _listed(methods: Iterable[str]) -> str:
