@@ -240,6 +240,12 @@ def test_a_benchmark_is_a_string_of_words_that_its_command_takes(papers: dict[st
     assert "shots=0" in words, "without it the command would take five"
 
 
+def test_a_reference_with_several_fractions_is_refused(papers: dict[str, Any]) -> None:
+    papers["tables"]["table2"] |= {"reference": "collab", "fractions": [0.5, 0.7]}
+    with pytest.raises(InputError, match="tables.table2: reference: 'collab' has several fract"):
+        check(Experiment(papers))
+
+
 def test_a_figure_of_a_dense_graph_is_refused(papers: dict[str, Any]) -> None:
     papers["figures"]["scores"]["graph"] = "no_knn"
     with pytest.raises(InputError, match="figures.scores: expected a graph of neighbours"):

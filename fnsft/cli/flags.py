@@ -37,10 +37,11 @@ def add_settings(
         if kind.base is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["type"] = _or_all if kind.takes_all(field.default) else kind.base
+            takes_all = kind.takes_all(field.default)
+            options["type"] = int_or_all if takes_all else kind.base
             options["metavar"] = (
                 "{" + ",".join(map(str, kind.choices)) + "}" if kind.choices else _metavar(kind)
-            )
+            ) + (f"|{ALL}" if takes_all else "")
             if kind.many:
                 options["nargs"] = "*"
         group.add_argument(flag_of(name), **options)
@@ -52,7 +53,8 @@ def read_settings(arguments: argparse.Namespace, cls: type[S]) -> S:
     return cls(**{name: given[name] for name in fields_of(cls) if name in given})
 
 
-def _or_all(text: str) -> int | None:
+def int_or_all(text: str) -> int | None:
+    """Return a limit, of :data:`ALL` None; argparse calls what it refuses by this name."""
     return None if text == ALL else int(text)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from fnsft.config.catalogues import FigureEntry, TableEntry
+from fnsft.config.catalogues import FigureEntry, Selection, TableEntry
 from fnsft.config.experiment import SEQUENCE_KINDS, SIMILARITY_KINDS, SUITE_KINDS, Experiment
 from fnsft.config.names import NAME, Variant
 from fnsft.config.stages import TrainSettings
@@ -137,8 +137,8 @@ def _check_subject(
             )
     methods = (*selection.methods, *selection.controls)
     compared = kind in ("continual", "benchmarks") and bool(selection.methods)
-    if isinstance(entry, TableEntry) and compared and entry.reference not in methods:
-        raise InputError(f"{where}: reference: {entry.reference!r} is none of its methods")
+    if isinstance(entry, TableEntry) and compared:
+        _check_reference(experiment, where, entry.reference, selection)
     curve = entry.curve if kind in ("transfer", "trade-off") else ()
     if other := [method for method in curve if method not in methods]:
         raise InputError(f"{where}: curve: {other[0]!r} is none of its methods")
@@ -151,6 +151,20 @@ def _check_subject(
         )
     if isinstance(entry, FigureEntry) and kind == "rates" and not entry.factors:
         raise InputError(f"{where}: kind 'rates' needs factors of the learning rate, found none")
+
+
+def _check_reference(
+    experiment: Experiment, where: str, reference: str, selection: Selection
+) -> None:
+    """Refuse a reference that is not there, or there at several p."""
+    if reference not in (*selection.methods, *selection.controls):
+        raise InputError(f"{where}: reference: {reference!r} is none of its methods")
+    if experiment.has_fraction(reference) and len(selection.fractions) > 1:
+        found = ", ".join(f"{p:g}" for p in selection.fractions)
+        raise InputError(
+            f"{where}: reference: {reference!r} has several fractions, found {found}; give "
+            "fractions one, or name a method without any"
+        )
 
 
 def _check_earlier(experiment: Experiment, method: str, earlier: str) -> None:

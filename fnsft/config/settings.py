@@ -120,7 +120,7 @@ def flag_of(name: str) -> str:
 def _flag_words(name: str, value: Any, field: dataclasses.Field[Any]) -> list[str]:
     kind = _type_of(field.type)
     if value is None:
-        return [] if field.default is None else [flag_of(name), ALL]
+        return [flag_of(name), ALL] if kind.takes_all(field.default) else []
     if kind.many and not value and not field.default:
         return []
     if kind.base is bool:
