@@ -89,6 +89,7 @@ def long_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"bf16_autocast": True},
         {"gradient_checkpointing": True},
         {"attention": "eager"},
+        {"attention": "eager", "bf16_autocast": True},
         {"method": "lora", "dtype": "bfloat16"},
         {"method": "random", "applies_to": "update"},
         {"method": "projections-only"},

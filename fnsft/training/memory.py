@@ -256,8 +256,8 @@ def _activations(
     norms = (3 if settings.compact and not _trains_head(settings) else 6) * shape.d_model
     attention = 2 * shape.d_queries + 2 * shape.d_values
     layer = norm_bytes * norms + other_bytes * (attention + kept_mlp)
-    if eager:
-        layer += 4 * shape.heads * longest
+    if eager:  # probabilities are float32; the product with values keeps a copy in its own type
+        layer += (4 + half * other_bytes) * shape.heads * longest
     kept = shape.layers * layer
     if half and settings.method == "lora":
         kept += 4 * shape.adapter_inputs
