@@ -66,4 +66,5 @@ def test_every_newer_selector_has_a_label_and_stands_in_both_tables(repository: 
         assert {"shuffled-heads", "ssu-magnitude", "ssu-random"} <= {*tables[extended]["controls"]}
         assert set(methods) >= NEWER and len(set(methods)) == len(methods)
         assert set(methods) - NEWER >= set(tables[table].get("methods", ()))
+        assert set(methods) >= set(tables[table].get("controls", ()))
     assert set(LABELS) >= NEWER

@@ -123,13 +123,13 @@ def told_by_method(what: str, found: Mapping[str, str]) -> list[str]:
     groups: dict[str, list[str]] = defaultdict(list)
     for method, words in found.items():
         groups[words].append(method)
-    if len(groups) == 1:
-        return [f"{what} of every run: {next(iter(groups))}."]
-    usual = max(groups, key=lambda words: len(groups[words]), default="")
-    if len(groups.get(usual, ())) > MOST_LISTED:
-        others = {words: methods for words, methods in groups.items() if words != usual}
-        return [f"{what} of every run: {usual}, but {_by_words(others)}."]
-    return [f"{what} a run: {_by_words(groups)}."] if groups else []
+    if len(groups) <= 1:
+        return [f"{what} of every run: {words}." for words in groups]
+    usual = max(groups, key=lambda words: len(groups[words]))
+    if len(groups[usual]) <= MOST_LISTED:
+        return [f"{what} a run: {_by_words(groups)}."]
+    del groups[usual]
+    return [f"{what} of every run: {usual}, but {_by_words(groups)}."]
 
 
 def _by_words(groups: Mapping[str, Iterable[str]]) -> str:
