@@ -128,12 +128,14 @@ def step_when_told(arguments: argparse.Namespace) -> None:
 
     from fnsft.config.stages import TrainSettings
     from fnsft.data.tokens import Encoded
+    from fnsft.training.allocator import give_back_large_blocks
     from fnsft.training.arguments import trainer_arguments
     from fnsft.training.finetuning import make_trainer
     from fnsft.training.networks import NeuronChoice
     from fnsft.training.processes import Processes
 
     imports = memory_mib("VmRSS")
+    give_back_large_blocks()
     config = LlamaConfig(**(QUICK if arguments.quick else SMOLLM2))
     only: dict[str, Any] = (
         {"mask_mode": "train-only", "compact": True} if arguments.kind == "compact" else {}

@@ -135,6 +135,24 @@ def test_no_gradient_is_larger_than_the_slices() -> None:
     assert not {(1009, d), (d, 1009)} & set(seen)
 
 
+def test_of_a_gated_mlp_gate_up_and_what_trains_are_kept() -> None:
+    model = model_of("Llama")
+    model.requires_grad_(False)
+    make_compact(model, neurons())
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and tensor.shape[:-1] == IDS.shape:
+            kept[tensor.data_ptr()] = tensor.shape[-1]
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(input_ids=IDS)
+    widths = list(kept.values())
+    assert widths.count(N) == 2 * LAYERS
+    assert all(widths.count(len(layer)) == 1 for layer in CHOICES[0])
+
+
 def test_in_bfloat16_by_autocast_slices_have_the_whole_weights_gradient() -> None:
     whole, model = (model_of("Llama", mlp_bias=True) for _ in range(2))
     make_compact(model, neurons())

@@ -3,7 +3,8 @@
 A mask that stays the same in all steps needs no gradient and no moments outside of it. Here a
 linear layer keeps its weight whole and frozen, and the n trained rows or columns of it are a
 parameter beside it: gradient and optimizer state have that parameter's size. The layer
-computes as before, and its backward pass takes no other weight gradient than theirs.
+computes as before, and its backward pass takes no other weight gradient than theirs. What
+an activation returns, which is as large as its input, is computed twice and not kept.
 
 T tokens, I and O widths in and out of a layer, N neurons of an MLP, n of them trained.
 """
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from fnsft.architectures import mlp_matrices
+from fnsft.architectures import mlp_blocks, mlp_matrices
 from fnsft.errors import InputError
 
 
@@ -117,6 +118,52 @@ class _Product(torch.autograd.Function):
         return of_values, of_weight, of_bias, None
 
 
+class CompactActivation(nn.Module):
+    """An activation that gates, whose output the backward pass computes again."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = layer
+
+    def forward(self, gate: Tensor) -> "_Gate":
+        """Return the factor of the MLP's product, not yet computed, of gate [..., N]."""
+        return _Gate(gate, self.base_layer)
+
+
+class _Gate:
+    """act(gate), waiting for what it is multiplied with."""
+
+    def __init__(self, gate: Tensor, activation: nn.Module) -> None:
+        self.gate, self.activation = gate, activation
+
+    def __mul__(self, up: Tensor) -> Tensor:
+        output: Tensor = _Gated.apply(self.gate, up, self.activation)
+        return output
+
+    __rmul__ = __mul__
+
+
+class _Gated(torch.autograd.Function):
+    """act(gate) · up, of which gate and up are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: nn.Module) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.activation = activation
+        output: Tensor = activation(gate) * up
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        with torch.enable_grad():
+            gate = gate.detach().requires_grad_()
+            active = ctx.activation(gate)
+        (of_gate,) = torch.autograd.grad(active, gate, gradient * up)
+        return of_gate, gradient * active.detach(), None
+
+
 def make_compact(model: nn.Module, trained: Sequence[Tensor], of_columns: bool = False) -> float:
     """Let of the MLPs' weights only these train, as slices, in place; return their share.
 
@@ -157,15 +204,21 @@ def make_compact(model: nn.Module, trained: Sequence[Tensor], of_columns: bool =
         compact = CompactLinear(layer, torch.cat(found), of_inputs)
         if len(compact.index):  # without one the layer, now frozen, stays as it is
             model.set_submodule(path, compact)
+    for block in mlp_blocks(model):
+        if block.gate is not None:
+            activation = model.get_submodule(block.activation)
+            model.set_submodule(block.activation, CompactActivation(activation))
     return n_trained / n_entries
 
 
 @contextlib.contextmanager
 def as_plain(model: nn.Module) -> Iterator[None]:
     """Put the layers themselves back, with what they have learned, for as long as it lasts."""
-    found = [(path, m) for path, m in model.named_modules() if isinstance(m, CompactLinear)]
+    kinds = (CompactLinear, CompactActivation)
+    found = [(path, m) for path, m in model.named_modules() if isinstance(m, kinds)]
     for path, layer in found:
-        layer.write()
+        if isinstance(layer, CompactLinear):
+            layer.write()
         model.set_submodule(path, layer.base_layer)
     try:
         yield

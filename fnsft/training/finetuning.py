@@ -32,6 +32,7 @@ from fnsft.masks.forward import attach, forward_mask
 from fnsft.masks.masker import GradientMasker
 from fnsft.masks.policies import Collab, PackedMask
 from fnsft.training import drawn_masks, drawn_sets, networks, quantisation
+from fnsft.training.allocator import give_back_large_blocks
 from fnsft.training.arguments import (
     accumulation,
     epoch_steps,
@@ -125,6 +126,7 @@ def fine_tune(
             files, settings, processes, arguments.device, learned, validation, of_stage
         )
         print(*audited.lines(), *table, sep="\n", file=sys.stderr)
+    give_back_large_blocks()
     set_seed(settings.seed)
     model = load_base(files, settings, arguments)
     if graph is not None:

@@ -167,14 +167,14 @@ def estimate(
 
         6·d + 2·q + 2·v + 4·N (a plain MLP: 2·N) [+ a·T for eager attention]
 
-    A compact run has a second copy of what trains of the MLPs, and down keeps that share of its N
-    inputs; where all else is frozen, norms keep 3·d alone. With checkpointing L·d are kept and one
-    layer is recomputed. To these comes the larger of what a layer's backward pass works on, and the
-    loss's: a tile of at most 4,096 tokens and 32,768 logits (TRL takes the loss in tiles) and the
-    head's gradient in float32. mask_scratch: a score and a mask of the largest matrix, the
-    neighbours' sum for collab, and for updates a mask of a tensor that holds several matrices.
-    validation_logits: B·T·V logits and, in float32, their
-    log-probabilities.
+    A compact run has a second copy of what trains of the MLPs, down keeps that share of its N
+    inputs, and a gate's activation is not kept; where all else is frozen, norms keep 3·d alone.
+    With checkpointing L·d are kept and one layer is recomputed. To these comes the larger of
+    what a layer's backward pass works on, and the loss's: a tile of at most 4,096 tokens and
+    32,768 logits (TRL takes the loss in tiles) and the head's gradient in float32.
+    mask_scratch: a score and a mask of the largest matrix, the neighbours' sum for collab, and
+    for updates a mask of a tensor that holds several matrices. validation_logits: B·T·V logits
+    and, in float32, their log-probabilities.
 
     Of runs of a Llama of eight layers the total was 0.97 to 1.14 times the peak of all tensors
     (``tests/test_memory_estimate.py``). What the process takes besides them, some 700 MiB of
@@ -252,7 +252,9 @@ def _activations(
     half = settings.dtype == "bfloat16" or settings.bf16_autocast
     norm_bytes, other_bytes = 4, (2 if half else 4)
     mlp = (4 if shape.gated else 2) * shape.d_mlp
-    kept_mlp = mlp - int((1 - share) * shape.d_mlp) if settings.compact else mlp
+    kept_mlp = mlp
+    if settings.compact:
+        kept_mlp -= int((1 - share + shape.gated) * shape.d_mlp)
     norms = (3 if settings.compact and not _trains_head(settings) else 6) * shape.d_model
     attention = 2 * shape.d_queries + 2 * shape.d_values
     layer = norm_bytes * norms + other_bytes * (attention + kept_mlp)
