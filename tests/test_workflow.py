@@ -308,6 +308,28 @@ def test_real_weights_and_real_problems_go_the_same_way(
         assert curve[-1]["loss"] < curve[0]["loss"], variant
 
 
+def test_data_that_is_fetched_again_unchanged_leaves_everything_as_it_is(
+    repository: Path, tmp_path: Path, overlay
+) -> None:
+    tree = copy_tree(repository, tmp_path / "tree")
+    rows = [{"question": f"{i} + {i}?" * 9, "answer": f"#### {2 * i}"} for i in range(20_000)]
+    lines = [json.dumps(row) for row in rows]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    assert file.stat().st_size > 2e6  # of files below 1 MB Snakemake compares contents by itself
+    sums = {"origin": "folder", "train": file.name, "test": None, "format": "gsm8k"}
+    sizes = {"n_train": 8, "n_validation": 8, "n_test": 8}
+    config = overlay(data_dir=str(tmp_path), tasks={"sums": sums | sizes}, run={"task": "sums"})
+    target = "results/smoke/data/sums/seed0/train.jsonl"
+    arguments = ["--profile", "cpu", "--configfile", *SMOKE, str(config)]
+    done = snakemake(tree, *arguments, "--", target)
+    assert done.returncode == 0, done.stderr
+    file.touch()
+    assert planned(tree, config, target=target) == {}
+    file.write_text("\n".join(lines[::-1]))
+    assert planned(tree, config, target=target) == {"prepare": 1}
+
+
 def test_a_missing_data_file_is_named_before_anything_is_planned(
     repository: Path, tmp_path: Path
 ) -> None:
