@@ -104,6 +104,13 @@ def test_a_continual_table_shows_every_benchmark_after_its_own_stage_and_after_t
     assert grid.missing == 0
 
 
+def test_tasks_are_called_by_their_labels() -> None:
+    called = {"tasks": ("math", "code"), "task_labels": ("Problems", "Programs")}
+    grid = score_grid(joined(), [], dataclasses.replace(CONTINUAL, **called))
+    assert {c.name for c in grid.columns} == {"after Problems", "after Programs"}
+    assert grid.caption.endswith("fine-tuned on Problems, then Programs.")
+
+
 def test_in_continual_tables_methods_alone_compete_and_perplexity_from_below() -> None:
     grid = score_grid(joined(), [], CONTINUAL)
     for column in grid.columns:
@@ -660,5 +667,7 @@ def test_a_transfer_table_needs_records_of_transfer_or_drift() -> None:
     with pytest.raises(InputError, match="expected measures of fnsft transfer or fnsft drift"):
         transfer_grid(stage_of("sft", 0, 2)[0], TRANSFER)
     alone = transfer_grid(drift_of("sft", 0), TRANSFER)
+    assert not any("Bold" in note for note in alone.notes)  # nothing to compete for
+    assert any("Bold" in note for note in transfer_grid(joined(), TRANSFER).notes)
     assert [column.metric for column in alone.columns] == ["kl_forward", "relative_weight_change"]
     assert label_of("sft") in rows_of(alone)

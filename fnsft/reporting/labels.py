@@ -139,8 +139,8 @@ def run_label(method: str, fraction: float | None) -> str:
     return label_of(method) + ("" if fraction is None else f", p = {fraction:g}")
 
 
-def task_labels(settings: FigureSettings) -> dict[str, str]:
-    """Return how a figure's tasks are called, of those that have a label."""
+def task_labels(settings: TableSettings | FigureSettings) -> dict[str, str]:
+    """Return how the tasks are called, of those that have a label."""
     return dict(zip(settings.tasks, settings.task_labels, strict=False))
 
 

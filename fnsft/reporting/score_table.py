@@ -65,7 +65,7 @@ def score_grid(
         own = {key: cells.get(key, {}) for key in keys_of(cells, model, methods)}
         rows = _rows(own, columns, compared, settings)
         blocks[model] = [*_base_row(scores, model, metrics), *rows]
-    of = f"models fine-tuned on {', then '.join(scores.tasks)}" if scores.tasks else "base models"
+    of = f"models fine-tuned on {scores.trained_on}" if scores.tasks else "base models"
     tested = (
         _comparisons(blocks, compared) if compared else _untested(settings.reference, files, items)
     )
@@ -85,7 +85,7 @@ def _stages(scores: Scores, metric: Metric) -> list[int]:
 
 
 def _column(scores: Scores, metric: Metric, stage: int) -> Column:
-    when = f"after {scores.tasks[stage - 1]}" if stage else ""
+    when = f"after {scores.task(scores.tasks[stage - 1])}" if stage else ""
     return Column(scores.label(*metric), when, metric[1])
 
 

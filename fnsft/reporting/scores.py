@@ -12,7 +12,14 @@ from typing import Any
 from fnsft.artifacts.records import Record
 from fnsft.config.stages import PRIMARY_METRICS, FigureSettings, TableSettings
 from fnsft.errors import InputError
-from fnsft.reporting.labels import BENCHMARK_LABELS, PLUS, benchmark_label, in_order, label_of
+from fnsft.reporting.labels import (
+    BENCHMARK_LABELS,
+    PLUS,
+    benchmark_label,
+    in_order,
+    label_of,
+    task_labels,
+)
 from fnsft.reporting.transfer import BENCHMARK, DRIFT, OTHERS_STAGES
 
 BASE = "base"
@@ -24,8 +31,8 @@ Metric = tuple[str, str]  # benchmark and metric
 class Scores:
     """Scores of the runs of one sequence of tasks, and once a model those of its base.
 
-    Of base models alone there are no ``tasks``. ``labels`` are how benchmarks are called.
-    ``earlier`` says by method which of its stages others trained.
+    Of base models alone there are no ``tasks``. ``labels`` are how benchmarks are called,
+    ``task_labels`` how tasks are; ``earlier`` says by method which of its stages others trained.
     """
 
     tasks: tuple[str, ...]
@@ -34,11 +41,21 @@ class Scores:
     base: tuple[Record, ...]
     tuned: tuple[Record, ...]
     labels: Mapping[str, str]
+    task_labels: Mapping[str, str]
     earlier: Mapping[str, str]
 
     def label(self, benchmark: str, metric: str = "") -> str:
         """Return how a benchmark is written."""
         return benchmark_label(benchmark, metric, self.labels)
+
+    def task(self, name: str) -> str:
+        """Return how a task is written."""
+        return self.task_labels.get(name, name)
+
+    @property
+    def trained_on(self) -> str:
+        """The tasks, in their order."""
+        return ", then ".join(map(self.task, self.tasks))
 
     @property
     def last(self) -> list[Record]:
@@ -82,7 +99,7 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
     """Sort records out for the models and methods of a table or figure.
 
     Records of subsets, and of models without the mask on their forward pass, are left out.
-    Benchmarks have the settings' labels, else their customary ones.
+    Benchmarks and tasks have the settings' labels, else benchmarks their customary ones.
 
     Raises
     ------
@@ -115,6 +132,7 @@ def scores_of(records: Iterable[Record], settings: TableSettings | FigureSetting
         tuned=tuple(tuned),
         labels=BENCHMARK_LABELS
         | dict(zip(settings.benchmarks, settings.benchmark_labels, strict=False)),
+        task_labels=task_labels(settings),
         earlier=_earlier(every, {record.method for record in tuned}),
     )
     _require_told_apart(scores)

@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from fnsft.reporting.cells import Key, name_of
 from fnsft.reporting.scores import PERPLEXITY, Scores
 
 NEVER = "tasks never trained on"
-NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Outcomes:
         return math.exp(value) if self.metric == PERPLEXITY else 100 * value
 
 
-def outcomes_of(scores: Scores, labels: Mapping[str, str] = NO_LABELS) -> Outcomes:
-    """Sum every run up; ``labels`` are how tasks are called.
+def outcomes_of(scores: Scores) -> Outcomes:
+    """Sum every run up.
 
     Raises
     ------
@@ -76,10 +74,10 @@ def outcomes_of(scores: Scores, labels: Mapping[str, str] = NO_LABELS) -> Outcom
         runs.setdefault(key, {}).setdefault(record.seed, []).append(record)
     unit, change = ("perplexity", "ratio") if PERPLEXITY in metrics else ("%", "points")
     own = "its own stage" if len(earlier) == 1 else "their own stages"
-    before = " and ".join(labels.get(task, task) for task in earlier)
+    before = " and ".join(map(scores.task, earlier))
     return Outcomes(
         metric=PERPLEXITY if PERPLEXITY in metrics else "accuracy",
-        learned=f"{labels.get(last, last)}, {unit}",
+        learned=f"{scores.task(last)}, {unit}",
         kept=f"{before} since {own}, {change}" if earlier else f"{NEVER}, {unit}",
         runs={
             key: {seed: _outcome(own, scores.tasks, never, key) for seed, own in seeds.items()}

@@ -78,8 +78,7 @@ def transfer_grid(records: Sequence[Record], settings: TableSettings) -> Grid:
         ranked = [[c] for c in columns if c not in DISTANCES]
         mark_best([row.cells for row in rows if not row.section], ranked)
         blocks[model] = rows
-    tasks = ", then ".join(scores.tasks)
-    caption = titled(settings.title, f"transfer and forgetting over the tasks {tasks}.")
+    caption = titled(settings.title, f"transfer and forgetting over the tasks {scores.trained_on}.")
     return Grid(columns, blocks, caption, tuple(_notes(columns, scores, settings)))
 
 
@@ -119,12 +118,13 @@ def _notes(columns: Sequence[Column], scores: Scores, settings: TableSettings) -
         yield "Format ok: share of the answers in the trained form, after the last stage."
     if any(metric.startswith(KEPT) for metric in metrics):
         first, *_ = rates = [label_of(method) for method in _curve(scores, settings)]
-        earlier = ", ".join(scores.tasks[:-1])
+        earlier = ", ".join(map(scores.task, scores.tasks[:-1]))
+        last = scores.task(scores.tasks[-1])
         kind = "over" if f"{KEPT}_ratio" in metrics else "minus"
         kept = f"{earlier} after the last stage {kind} after the own stage" if earlier else NEVER
         yield (
             f"Vs {first}: mean of {kept}, {kind} that of {first} where it learns as much of "
-            f"{scores.tasks[-1]}, on straight lines through its rates ({'; '.join(rates)}) that no "
+            f"{last}, on straight lines through its rates ({'; '.join(rates)}) that no "
             f"other of them reaches in both; means over seeds, not tested; {DASH}: learns less or "
             "more than all of these."
         )
@@ -134,6 +134,8 @@ def _notes(columns: Sequence[Column], scores: Scores, settings: TableSettings) -
             "score there."
         )
     yield from earlier_stages(scores)
+    if set(columns) <= {*DISTANCES}:
+        return
     apart = "; controls do not compete" if settings.controls else ""
     yield f"Bold: best of its column; underlined: second{apart}."
 

@@ -1,7 +1,7 @@
 # What the jobs of rules/reporting.smk read, and the flags that say so.
 
-# Kinds of figures that say what was trained on.
-TASK_KINDS = ("perplexity", "bars", "trade-off", "rates")
+# Kinds of tables and figures that say what was trained on.
+TASK_KINDS = ("perplexity", *SUITE_KINDS, *SEQUENCE_KINDS)
 
 
 def labels_of(models):
@@ -37,6 +37,7 @@ def table_settings(name):
         layout=entry.layout,
         reference=entry.reference,
         curve=entry.curve,
+        **task_settings(entry, selection),
         **benchmark_settings(entry, selection),
     )
 
@@ -121,9 +122,11 @@ def stage_runs(selection):
     return list(dict.fromkeys(runs))
 
 
-def figure_tasks(entry, selection):
-    """The tasks that a figure's runs were trained on, and how it calls them."""
-    tasks = entry.tasks or (selection.task,)
+def task_settings(entry, selection):
+    """Which tasks the runs of a table or figure were trained on, and how it calls them."""
+    if entry.kind not in TASK_KINDS:
+        return {}
+    tasks = getattr(entry, "tasks", ()) or (selection.task,)
     if selection.sequence:
         tasks = EXPERIMENT.sequence(selection.sequence).tasks
     labels = tuple(EXPERIMENT.task(task).label or task for task in tasks)
@@ -169,7 +172,7 @@ def figure_settings(name):
         axes=tuple(axis for axis, _, _ in points),
         values=rates or tuple(value for _, value, _ in points),
         curve=entry.curve,
-        **(figure_tasks(entry, selection) if entry.kind in TASK_KINDS else {}),
+        **task_settings(entry, selection),
         **benchmark_settings(entry, selection),
         betas=entry.betas or FigureSettings().betas,
         layers=entry.layers,

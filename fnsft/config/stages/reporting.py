@@ -47,6 +47,8 @@ class TableSettings(Settings):
         "continual, benchmarks, transfer: benchmarks, in the order of the columns; all when absent",
     )
     benchmark_labels: tuple[str, ...] = setting((), "how the benchmarks are called, in that order")
+    tasks: tuple[str, ...] = setting((), "continual, benchmarks, transfer: tasks with a label")
+    task_labels: tuple[str, ...] = setting((), "how the tasks are called, in that order")
     reference: str = setting(
         "sft", "continual, benchmarks: method that differences are taken from, given items"
     )
@@ -150,9 +152,8 @@ def _check_labels(settings: TableSettings | FigureSettings) -> None:
     labelled = [
         ("model", settings.models, settings.model_labels),
         ("benchmark", settings.benchmarks, settings.benchmark_labels),
+        ("task", settings.tasks, settings.task_labels),
     ]
-    if isinstance(settings, FigureSettings):
-        labelled.append(("task", settings.tasks, settings.task_labels))
     for noun, names, labels in labelled:
         if labels and len(labels) != len(names):
             raise InputError(

@@ -1,6 +1,6 @@
 """Methods by benchmarks as grouped bars, a panel a model; the base model is a line across."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fnsft.errors import InputError
 from fnsft.reporting.cells import Cell, Key, by_cell
 from fnsft.reporting.figures.canvas import Drawing, legend_above, note_below, sheet, title
 from fnsft.reporting.grid import cell_over_seeds
-from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction, task_labels
+from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction
 from fnsft.reporting.scores import PERPLEXITY, Metric, Scores, scores_of
 from fnsft.reporting.style import COLOURS, COLUMN_INCHES, NOTE_POINTS, PAGE_INCHES
 
@@ -32,14 +32,11 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     metrics = [m for m in scores.metrics(settings.benchmarks, plus=True) if m[1] != PERPLEXITY]
     if not metrics:
         raise InputError("bars: expected benchmarks with an accuracy or pass@1, found none")
-    return draw(scores, metrics, task_labels(settings))
+    return draw(scores, metrics)
 
 
-def draw(scores: Scores, metrics: Sequence[Metric], tasks: Mapping[str, str]) -> Drawing:
-    """Draw a panel a model, a group a benchmark, a bar a method and fraction.
-
-    ``tasks`` are the labels of what was trained on.
-    """
+def draw(scores: Scores, metrics: Sequence[Metric]) -> Drawing:
+    """Draw a panel a model, a group a benchmark, a bar a method and fraction."""
     bars = [_bars(scores, metric) for metric in metrics]
     runs = sorted(
         {key[1:] for found in bars for key in found},
@@ -69,7 +66,7 @@ def draw(scores: Scores, metrics: Sequence[Metric], tasks: Mapping[str, str]) ->
         title(ax, model)
     legend_above(figure, handles, handle_letters=2)
     every = [cell for found in bars for cell in found.values()]
-    note_below(figure, _note(every, scores, tasks) + shared_fraction(runs))
+    note_below(figure, _note(every, scores) + shared_fraction(runs))
     return Drawing(figure, f"{n} models, {len(metrics)} benchmarks, {len(every)} bars")
 
 
@@ -121,7 +118,7 @@ def _draw_base(ax: Axes, scores: Scores, model: str, metrics: Sequence[Metric]) 
     return bool(found)
 
 
-def _note(cells: Sequence[Cell], scores: Scores, tasks: Mapping[str, str]) -> str:
+def _note(cells: Sequence[Cell], scores: Scores) -> str:
     """Say what bars and whiskers are."""
     seeds, items = {cell.n_seeds or 1 for cell in cells}, [c.n_items for c in cells if c.n_items]
     whiskers = {
@@ -135,8 +132,7 @@ def _note(cells: Sequence[Cell], scores: Scores, tasks: Mapping[str, str]) -> st
         if any(r.metric == "pass_at_1_plus" for r in scores.last)
         else ""
     )
-    trained = ", then ".join(tasks.get(task, task) for task in scores.tasks)
     return (
-        f"After {trained}. Bar: {over}; whisker: {words}. "
+        f"After {scores.trained_on}. Bar: {over}; whisker: {words}. "
         f"Items a benchmark: {counted(items)}.{plus}"
     )

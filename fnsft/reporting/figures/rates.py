@@ -25,7 +25,7 @@ from fnsft.reporting.figures.trade_off import (
     put_legend,
     styles_of,
 )
-from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction, task_labels
+from fnsft.reporting.labels import ModelLabels, counted, run_labels, shared_fraction
 from fnsft.reporting.scores import scores_of
 from fnsft.reporting.style import LINES
 from fnsft.reporting.trade_off import Outcomes, outcomes_of
@@ -47,7 +47,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     scores = scores_of([r for found in by_rate.values() for r in found], labels.settings(settings))
     order = (*scores.methods, *settings.controls)
     found = {
-        rate: outcomes_of(scores_of(records, labels.settings(settings)), task_labels(settings))
+        rate: outcomes_of(scores_of(records, labels.settings(settings)))
         for rate, records in by_rate.items()
     }
     curves: dict[Key, dict[float, Point]] = {}

@@ -32,7 +32,6 @@ from fnsft.reporting.labels import (
     label_of,
     run_labels,
     shared_fraction,
-    task_labels,
 )
 from fnsft.reporting.scores import PERPLEXITY, scores_of
 from fnsft.reporting.style import DASHED, GREY, PAGE_INCHES, LineStyle, nth_style
@@ -60,7 +59,7 @@ def drawing(paths: Sequence[Path], settings: FigureSettings) -> Drawing:
     labels = ModelLabels.of(settings)
     records = [labels.row(record) for record in read_records(paths)]
     scores = scores_of(records, labels.settings(settings))
-    outcomes = outcomes_of(scores, task_labels(settings))
+    outcomes = outcomes_of(scores)
     order = (*scores.methods, *settings.controls)
     points = {key: point_of(runs, outcomes) for key, runs in outcomes.runs.items()}
     points = dict(sorted(points.items(), key=lambda p: (order.index(p[0][1]), p[0][2] or 0)))
