@@ -233,11 +233,14 @@ class Experiment:
         ]
 
     def rates(self, figure: str) -> list[Variant]:
-        """Return the variants of a figure over learning rates of the last stage."""
+        """Return the variants of a figure over learning rates of the last stage.
+
+        At its own rate a method is that of the tables.
+        """
         entry, selection = self.figure(figure), self.selection("figures", figure)
         methods = (*selection.methods, *selection.controls)
         return [
-            dataclasses.replace(variant, factor=factor)
+            dataclasses.replace(variant, factor=None if factor == 1 else factor)
             for variant in self.variants(methods, selection.fractions)
             for factor in entry.factors
         ]
