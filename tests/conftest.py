@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,22 @@ import pytest
 pytest_plugins = ["faults", "figure_inputs", "runs", "workflow_runs"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BEGAN = time.monotonic()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: of two workers neither then waits long for the other."""
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip tests that would begin later than that")
+
+
+def pytest_collection_modifyitems() -> None:
     gc.freeze()  # what is imported stays; every training, which collects, would look through it
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"not begun: {minutes:g} minutes were over")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-SECONDS = 300
+SECONDS = 600
 PROGRAMS = {"ddp": ["-m", "fnsft"], "fsdp": [str(Path(__file__).with_name("sharded_train.py"))]}
 CONTEXT = torch.multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

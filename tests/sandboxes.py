@@ -11,7 +11,10 @@ from fnsft.evaluation.sandbox.landlock import landlock
 
 BACKENDS = {"bubblewrap": bubblewrap, "landlock": landlock}
 EVERY = BACKENDS | {"bubblewrap without proc": bubblewrap_without_proc}
-SMALL = Limits(seconds=20, memory_mib=512, processes=12, file_mib=1, output_mib=1)
+ENOUGH = 120.0  # seconds for what ends by itself, also on a machine that has much else to do
+SMALL = Limits(
+    seconds=2 * ENOUGH, load_seconds=ENOUGH, memory_mib=512, processes=12, file_mib=1, output_mib=1
+)
 
 
 def the_sandbox(name: str) -> Sandbox:
@@ -30,7 +33,7 @@ def as_program(body: str) -> str:
 
 
 def run(
-    sandbox: Sandbox, body: str, *args: Any, seconds: float = 5.0, limits: Limits = SMALL
+    sandbox: Sandbox, body: str, *args: Any, seconds: float = ENOUGH, limits: Limits = SMALL
 ) -> Outcome:
     """The outcome of one call of :func:`as_program`."""
     with Candidate(sandbox, as_program(body), "f", limits) as candidate:

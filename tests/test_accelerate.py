@@ -21,7 +21,7 @@ def launched(repository: Path, parallel: str, arguments: list[str]) -> tuple[int
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     command = [*launch, "--num_processes", "2", *PROGRAMS[parallel], *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     return done.returncode, done.stderr
 
 

@@ -72,7 +72,7 @@ def waits(job: subprocess.Popen[str]) -> bool:
 
 def ended(*jobs: subprocess.Popen[str]) -> list[str]:
     """What jobs have left to say, as a word each."""
-    return ["".join(job.communicate(timeout=60)) for job in jobs]
+    return ["".join(job.communicate(timeout=600)) for job in jobs]
 
 
 @pytest.mark.processes
@@ -82,7 +82,7 @@ def test_jobs_never_share_a_device_and_use_all_of_them(pool) -> None:
     jobs = [started(JOB, n, 0.1) for n in needs]
     held: dict[str, list[tuple[float, float]]] = {"0": [], "1": [], "2": []}
     for n, job in zip(needs, jobs, strict=True):
-        out, error = job.communicate(timeout=60)
+        out, error = job.communicate(timeout=600)
         assert job.returncode == 0 and error.count("\n") <= 1, error
         names, begin, end = out.split()
         assert len(set(names.split(","))) == n

@@ -28,7 +28,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedP
     }
     command = [sys.executable, "-m", "fnsft", "doctor", "--json"]
     environment = {**os.environ, **surroundings}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
 def test_a_machine_that_runs_these_tests_lacks_nothing_needed(

@@ -62,19 +62,27 @@ def values(scores: Scores) -> dict[str, float]:
     return {found.metric: found.value for found in scores.measurements}
 
 
-def evalplus_passes(task: CodeTask, program: str) -> tuple[bool, bool]:
+# Verdicts that time has no part in are the same on a machine that has much else to do.
+PATIENCE = 20.0
+
+
+def evalplus_passes(task: CodeTask, program: str, seconds: float = PATIENCE) -> tuple[bool, bool]:
     """EvalPlus's own verdicts on typed base and plus inputs, and its own expected outputs."""
     found = []
     for inputs in (task.base_input, task.plus_input):
         not_none = Comparison(task).not_none
-        expected, seconds = trusted_exec(
+        expected, times = trusted_exec(
             task.reference, inputs, task.entry_point, record_time=True, output_not_none=not_none
         )
         status, _ = untrusted_check(
-            task.suite, program, inputs, task.entry_point, expected, task.atol, seconds, True
+            task.suite, program, inputs, task.entry_point, expected, task.atol, times, True, seconds
         )
         found.append(status == "pass")
     return found[0], found[0] and found[1]
+
+
+def patiently(task: CodeTask, program: str, sandbox: Sandbox) -> Checked:
+    return check(task, program, sandbox, factor=PATIENCE)
 
 
 def ours(checked: Checked) -> tuple[bool, bool]:
@@ -141,7 +149,7 @@ def test_evalplus_gives_the_same_verdicts_on_handmade_solutions(
     task = as_called(tasks[task_id])
     for name in ON[task_id]:
         program = wrapped(task, *HANDMADE[name])
-        assert ours(check(task, program, sandbox)) == evalplus_passes(task, program), name
+        assert ours(patiently(task, program, sandbox)) == evalplus_passes(task, program), name
 
 
 def test_evalplus_gives_the_same_verdict_on_what_does_not_load_or_end(
@@ -149,11 +157,15 @@ def test_evalplus_gives_the_same_verdict_on_what_does_not_load_or_end(
 ) -> None:
     task = tasks["HumanEval/4"]
     for program in ("", "def f(:", "1 / 0", "import nothing_of_this_name", "x = 1"):
-        assert ours(check(task, program, sandbox)) == evalplus_passes(task, program) == (False,) * 2
+        assert (
+            ours(patiently(task, program, sandbox))
+            == evalplus_passes(task, program)
+            == (False,) * 2
+        )
     slow = wrapped(task, "R", "time.sleep(30)")
     found = check(task, slow, sandbox)
     assert found.base.status == "timeout" and found.base.used >= 1
-    assert evalplus_passes(task, slow) == (False, False)
+    assert evalplus_passes(task, slow, 1) == (False, False)
 
 
 def test_evalplus_lets_no_root_pass_and_we_take_those_that_are_close(
@@ -161,10 +173,10 @@ def test_evalplus_lets_no_root_pass_and_we_take_those_that_are_close(
 ) -> None:
     task = tasks["HumanEval/32"]
     assert evalplus_passes(task, task.reference) == (False, False)  # its release's mistake
-    assert ours(check(task, task.reference, sandbox)) == (True, True)
+    assert ours(patiently(task, task.reference, sandbox)) == (True, True)
     for result in ("R + 1e-7", "[R]", "R + 1"):
         right = result == "R + 1e-7"
-        assert ours(check(task, wrapped(task, result), sandbox)) == (right, right)
+        assert ours(patiently(task, wrapped(task, result), sandbox)) == (right, right)
 
 
 def test_evalplus_refuses_a_close_number_of_a_subclass_and_we_take_it(
@@ -174,7 +186,7 @@ def test_evalplus_refuses_a_close_number_of_a_subclass_and_we_take_it(
     for result, theirs in (("R", True), ("R + 1e-9", False)):
         program = wrapped(task, f"type('Own', (float,), {{}})({result})")
         assert evalplus_passes(task, program) == (theirs, theirs)
-        assert ours(check(task, program, sandbox)) == (True, True)
+        assert ours(patiently(task, program, sandbox)) == (True, True)
 
 
 LIAR = """
@@ -193,7 +205,7 @@ def test_evalplus_is_fooled_by_an_object_that_equals_everything_and_we_are_not(
 ) -> None:
     task = tasks["HumanEval/38"]
     program = LIAR.format(name=task.entry_point, value=value)
-    assert ours(check(task, program, sandbox)) == (False, False)
+    assert ours(patiently(task, program, sandbox)) == (False, False)
     if value == "Liar()":
         assert evalplus_passes(task, program) == (True, True)
 
@@ -218,7 +230,7 @@ def test_evalplus_programs_that_forge_a_verdict_fail(
 ) -> None:
     task = tasks["HumanEval/38"]
     program = f"{FORGERS[name]}\ndef {task.entry_point}(*A): return 'forged'\n"
-    found = check(task, program, sandbox)
+    found = patiently(task, program, sandbox)
     assert found.base.status in ("failed", "died") and found.plus is None
     assert "found it" not in found.base.message
 
@@ -231,7 +243,7 @@ def test_evalplus_solutions_of_special_tasks_pass_and_wrong_ones_fail(
     assert values(right) == {"pass_at_1": 1.0, "pass_at_1_plus": 1.0, "format_ok": 1.0}
     assert [item.item for item in right.items[: len(chosen)]] == list(tasks)
     assert right.notes["sandbox"] == choose_sandbox(False).name
-    assert right.notes["time_limit_factor"] == 1.0 and right.packages == ("evalplus",)
+    assert right.notes["time_limit_factor"] >= 1.0 and right.packages == ("evalplus",)
     wrong = scored(chosen[:4], [wrapped(task, "('wrong', R)") for task in chosen[:4]])
     assert values(wrong) == {"pass_at_1": 0.0, "pass_at_1_plus": 0.0, "format_ok": 1.0}
 
@@ -267,7 +279,7 @@ def test_evalplus_programs_that_run_out_of_time_are_run_once_more(
     tasks: dict[str, CodeTask],
 ) -> None:
     task = tasks["Mbpp/2"]
-    found = scored([task], [wrapped(task, "R", "time.sleep(30)")])
+    found = scored([task], [wrapped(task, "R", "time.sleep(300)")])
     assert found.counts["programs_run_twice"] == found.counts["programs_out_of_time"] == 1
     assert values(found)["pass_at_1"] == 0.0
 
@@ -280,9 +292,9 @@ def test_evalplus_outputs_too_large_to_travel_are_compared_by_digests(
     near = "tuple(x + 1e-9 for x in R)"  # which is right where values travel
     for result in ("R", near, "R[::-1]", "list(R)", "(*R, 0)", "1 / 0"):
         right = result == "R"
-        assert ours(check(task, wrapped(task, result), sandbox)) == (right, right), result
+        assert ours(patiently(task, wrapped(task, result), sandbox)) == (right, right), result
     forger = wrapped(task, "R[::-1]", "globals().update(hashlib=None, digest_of_output=max)")
-    assert ours(check(task, forger, sandbox)) == (False, False)
+    assert ours(patiently(task, forger, sandbox)) == (False, False)
 
 
 def test_evalplus_all_calls_of_a_program_have_a_time_limit_together(
@@ -290,10 +302,10 @@ def test_evalplus_all_calls_of_a_program_have_a_time_limit_together(
 ) -> None:
     task = tasks["HumanEval/4"]
     slow = wrapped(task, "R", "time.sleep(0.1)")
-    assert check(task, slow, sandbox).base.status == "passed"
+    assert patiently(task, slow, sandbox).base.status == "passed"
     monkeypatch.setattr(checking, "_MIN_PROGRAM_SECONDS", 0.15)
     assert check(task, slow, sandbox).base.status == "timeout"
-    assert check(task, slow, sandbox, factor=20).base.status == "passed"
+    assert check(task, slow, sandbox, factor=200).base.status == "passed"
     # Never less than four times what the reference takes.
     own = replace(task, canonical_solution=slow.removeprefix(task.prompt))
     assert check(own, slow, sandbox).base.status == "passed"
@@ -306,7 +318,7 @@ def test_evalplus_programs_that_load_slowly_have_more_time_on_a_slow_machine(
     task = tasks["HumanEval/4"]
     slow = f"import time\ntime.sleep(0.4)\n{task.reference}"
     assert check(task, slow, sandbox).base.status == "timeout"
-    assert check(task, slow, sandbox, factor=20).base.status == "passed"
+    assert check(task, slow, sandbox, factor=200).base.status == "passed"
 
 
 def slow_in_the_sandbox(task: CodeTask, seconds: float) -> CodeTask:
@@ -322,7 +334,19 @@ def test_evalplus_time_limits_grow_on_a_slow_machine_which_is_said(
     task = slow_in_the_sandbox(tasks["HumanEval/4"], 1.2)
     found = scored([task], [task.reference])
     assert values(found)["pass_at_1"] == 1.0  # beyond EvalPlus's limit of one second
-    assert 2.4 <= found.notes["time_limit_factor"] < 4
+    assert found.notes["time_limit_factor"] >= 2.4
+    assert "this machine is slow" in capsys.readouterr().err
+
+
+def test_evalplus_notices_a_machine_that_becomes_slow_while_it_scores(
+    tasks: dict[str, CodeTask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = list(tasks.values())  # of which every other one is timed before
+    chosen[1] = slow_in_the_sandbox(chosen[1], 1.2)
+    found = scored(chosen, [task.reference for task in chosen])
+    assert values(found)["pass_at_1"] == 1.0
+    assert found.counts["programs_run_twice"] >= 1 and found.counts["programs_out_of_time"] == 0
+    assert found.notes["time_limit_factor"] >= 2.4
     assert "this machine is slow" in capsys.readouterr().err
 
 
@@ -422,6 +446,11 @@ def test_evalplus_solutions_all_pass_in_the_sandbox(
     file: str, suite: Any, n: int, shared_data: Path
 ) -> None:
     tasks = read_tasks(shared_data / file, suite)
-    found = scored(tasks, [task.reference for task in tasks])
     assert len(tasks) == n
+    try:
+        found = scored(tasks, [task.reference for task in tasks])
+    except InputError as error:
+        if "expected a machine" not in str(error):
+            raise
+        pytest.skip(str(error))
     assert [item for item in found.items if not item.value] == []

@@ -282,7 +282,7 @@ def test_an_engine_that_takes_too_long_ends_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = tmp_path / "latexmk"
-    engine.write_text(f"#!/bin/sh\nsleep 20 &\necho $! > {tmp_path}/child\nwait\n")
+    engine.write_text(f"#!/bin/sh\nsleep 120 &\necho $! > {tmp_path}/child\nwait\n")
     engine.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(engines, "LIMIT_SECONDS", 1)
@@ -290,9 +290,9 @@ def test_an_engine_that_takes_too_long_ends_with_all_that_it_started(
     began = time.monotonic()
     with pytest.raises(InputError, match="latexmk to end within 1 s"):
         engines.typeset(tmp_path / "paper.tex", tmp_path / "paper.pdf")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
     child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
-    while time.monotonic() - began < 10 and child.exists() and child.read_text().split()[2] != "Z":
+    while time.monotonic() - began < 100 and child.exists() and child.read_text().split()[2] != "Z":
         time.sleep(0.05)  # it is killed, and dies when it is next scheduled
     assert not child.exists() or child.read_text().split()[2] == "Z"
 

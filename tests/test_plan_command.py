@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from clock import starts
 from workflow_runs import copy_tree, planned
 
 from fnsft.cli.main import main
@@ -93,5 +94,9 @@ def test_the_document_shows_what_the_command_prints(repository: Path, plan) -> N
 
 def test_a_plan_of_the_papers_answers_in_time(tree: Path) -> None:
     command = [sys.executable, "-m", "fnsft", "plan", "--disk-gib", "1e6", "paper"]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+
+    def plan() -> None:
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    assert starts(plan, 120) <= 120

@@ -120,3 +120,10 @@ def test_help_answers_in_time() -> None:
     """Within half a second of a machine that starts the yardstick in a quarter of one."""
     command = [sys.executable, "-m", "fnsft", "train", "--help"]
     assert starts(lambda: subprocess.run(command, capture_output=True, check=True), 2) <= 2
+
+
+def test_tests_that_would_begin_too_late_are_skipped_and_counted(repository: Path) -> None:
+    test = "tests/test_repository.py::test_data_flows_one_way_through_the_layers"
+    command = [sys.executable, "-m", "pytest", "-rs", "--minutes", "0", test]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert "not begun: 0 minutes were over" in done.stdout and "1 skipped" in done.stdout

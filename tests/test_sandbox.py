@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
-from sandboxes import BACKENDS, SMALL, run, the_sandbox
+from sandboxes import BACKENDS, ENOUGH, SMALL, run, the_sandbox
 
 from fnsft.errors import InputError
 from fnsft.evaluation.sandbox import Candidate, Limits, Sandbox, choose_sandbox
@@ -35,11 +35,11 @@ def test_a_call_returns_what_the_function_does_and_keeps_its_state(sandbox: Sand
     code = "calls = []\ndef f(x):\n    calls.append(x)\n    x.append(0)\n    return calls, len(x)"
     given = [1]
     with Candidate(sandbox, code, "f", SMALL) as candidate:
-        first, second = candidate.call([given], 5), candidate.call([[2, 3]], 5)
+        first, second = (candidate.call([x], ENOUGH) for x in (given, [2, 3]))
     assert (first.kind, first.value) == ("returned", ([[1, 0]], 2))
     assert (second.kind, second.value) == ("returned", ([[1, 0], [2, 3, 0]], 3))
     assert given == [1]
-    assert 0 < first.seconds < 5
+    assert 0 < first.seconds < ENOUGH
 
 
 def test_numpy_threads_and_processes_are_there_for_honest_programs(sandbox: Sandbox) -> None:
@@ -53,10 +53,16 @@ with ThreadPoolExecutor(2) as pool:
 said = subprocess.run(["/bin/echo", "hi"], stdout=subprocess.PIPE).stdout
 return numpy.arange(x[0]) * 2, absolute, said, asyncio.run(three())
 """
-    found = run(sandbox, body, 3, limits=Limits(seconds=30), seconds=20)
+    found = run(sandbox, body, 3, limits=Limits(seconds=ENOUGH))
     assert found.kind == "returned", found
     assert found.value[0].tolist() == [0, 2, 4]
     assert found.value[1:] == ([1, 2], b"hi\n", 3)
+
+
+def test_numpy_is_there_before_the_first_call_of_a_program_that_names_it(sandbox: Sandbox) -> None:
+    body = "import sys\nreturn 'num' + 'py' in sys.modules"
+    assert run(sandbox, body).value is False
+    assert run(sandbox, f"{body}\nimport numpy").value is True
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,8 @@ return numpy.arange(x[0]) * 2, absolute, said, asyncio.run(three())
         ("import os\ndef f(): os._exit(0)", "died", "ended"),
         ("import os\ndef f(): os.closerange(0, 60)", "died", "ended"),
         ("import os\nos._exit(0)", "died", "ended"),
-        ("while True: pass", "timeout", "over 0.5 s"),
-        ("def f():\n while True: pass", "timeout", "over 0.5 s"),
+        ("while True: pass", "timeout", " 0.5 s"),
+        ("def f():\n while True: pass", "timeout", " 0.5 s"),
         ("def f(): return 'x' * 2 ** 21", "too-large", "bytes"),
         ("class E(Exception):\n def __str__(self): 1 / 0\ndef f(): raise E", "raised", "E: (an"),
     ],
@@ -81,9 +87,10 @@ return numpy.arange(x[0]) * 2, absolute, said, asyncio.run(three())
 def test_a_failure_is_an_outcome_with_its_reason(
     sandbox: Sandbox, code: str, kind: str, message: str
 ) -> None:
-    limits = Limits(seconds=20, load_seconds=0.5, memory_mib=1_024, output_mib=1)
+    seconds = 0.5 if kind == "timeout" else ENOUGH
+    limits = Limits(seconds=ENOUGH, load_seconds=seconds, memory_mib=1_024, output_mib=1)
     with Candidate(sandbox, code, "f", limits) as candidate:
-        found = candidate.call([], 0.5)
+        found = candidate.call([], seconds)
         assert (found.kind, found.value) == (kind, None), found
         assert message in found.message
 
@@ -91,7 +98,7 @@ def test_a_failure_is_an_outcome_with_its_reason(
 def test_after_a_call_that_was_killed_the_next_one_starts_anew(sandbox: Sandbox) -> None:
     code = "import os\ndef f(x):\n while x == 1: pass\n if x == 2: os._exit(0)\n return x"
     with Candidate(sandbox, code, "f", SMALL) as candidate:
-        kinds = [candidate.call([x], 0.3).kind for x in (0, 1, 3, 2, 4)]
+        kinds = [candidate.call([x], 0.3 if x == 1 else ENOUGH).kind for x in (0, 1, 3, 2, 4)]
     assert kinds == ["returned", "timeout", "returned", "died", "returned"]
 
 
@@ -99,19 +106,17 @@ def test_a_program_that_cannot_be_loaded_is_not_loaded_again(sandbox: Sandbox) -
     code = "import time\ntime.sleep(0.4)\nraise ValueError"
     with Candidate(sandbox, code, "f", SMALL) as candidate:
         start = time.monotonic()
-        kinds = {candidate.call([], 1).message for _ in range(50)}
+        kinds = {candidate.call([], ENOUGH).message for _ in range(50)}
     assert kinds == {"ValueError: "}
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50 * 0.4
 
 
 def test_a_program_has_its_seconds_for_all_calls_together(sandbox: Sandbox) -> None:
-    code = "import time\ndef f(): time.sleep(0.4)"
-    with Candidate(sandbox, code, "f", Limits(seconds=1)) as candidate:
-        start = time.monotonic()
-        kinds = [candidate.call([], 0.6).kind for _ in range(20)]
-    assert time.monotonic() - start < 4
+    code = "import time\ndef f(x): time.sleep(x)"
+    with Candidate(sandbox, code, "f", Limits(seconds=4)) as candidate:
+        kinds = [candidate.call([x], ENOUGH).kind for x in (0, 3, 3, 0)]
     assert kinds[0] == "returned"
-    assert set(kinds[3:]) == {"timeout"}
+    assert kinds[2:] == ["timeout"] * 2
 
 
 # What is left of ours.
@@ -133,7 +138,7 @@ def test_candidates_of_several_threads_do_not_disturb_each_other(sandbox: Sandbo
     def work(number: int) -> list[Any]:
         code = f"def f(x): return {number} * x"
         with Candidate(sandbox, code, "f", SMALL) as candidate:
-            return [candidate.call([x], 5).value for x in range(50)]
+            return [candidate.call([x], ENOUGH).value for x in range(50)]
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(work, range(4)))

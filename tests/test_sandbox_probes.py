@@ -1,6 +1,6 @@
 """What a hostile program tries stays inside: files, sockets, processes, memory, time, verdicts.
 
-Every probe stops by itself: a fork attempt after 60 processes, which sleep for seconds, memory
+Every probe stops by itself: a fork attempt after 60 processes, which sleep for a minute, memory
 after some hundred MiB, a loop when its process is killed.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandboxes import BACKENDS, EVERY, SMALL, as_program, run, the_sandbox
+from sandboxes import BACKENDS, ENOUGH, EVERY, SMALL, as_program, run, the_sandbox
 
 from fnsft.evaluation.sandbox import Candidate, Sandbox
 
@@ -38,7 +38,7 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = ENOUGH) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -166,7 +166,7 @@ try:
     for _ in range(60):
         children.append(os.fork())
         if children[-1] == 0:
-            time.sleep(3)
+            time.sleep(60)
             os._exit(0)
 except OSError:
     pass
@@ -175,7 +175,7 @@ for child in children:
     os.waitpid(child, 0)
 try:
     for _ in range(60):
-        threads.append(threading.Thread(target=time.sleep, args=(1,), daemon=True))
+        threads.append(threading.Thread(target=time.sleep, args=(60,), daemon=True))
         threads[-1].start()
 except RuntimeError:
     pass
@@ -206,8 +206,8 @@ def test_a_program_that_does_not_stop_is_stopped(sandbox: Sandbox) -> None:
     with ThreadPoolExecutor(len(bodies)) as pool:
         found = list(pool.map(lambda body: run(sandbox, body, seconds=0.3), bodies))
     assert [outcome.kind for outcome in found] == ["timeout"] * len(bodies)
-    assert {outcome.message for outcome in found} == {"over 0.3 s", "killed after 0.3 s"}
-    assert time.monotonic() - start < 8
+    assert {outcome.message for outcome in found} <= {"over 0.3 s", "killed after 0.3 s"}
+    assert time.monotonic() - start < ENOUGH
 
 
 def test_a_flood_of_output_is_not_kept(sandbox: Sandbox) -> None:
@@ -224,7 +224,7 @@ while True:
     os.write(2, b"x" * 100_000)
 """
     before = psutil.Process().memory_info().rss
-    found = run(sandbox, body, seconds=0.5)
+    found = run(sandbox, body)
     assert (found.kind, "4294967299 bytes" in found.message) == ("died", True), found
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
@@ -295,7 +295,7 @@ os._exit(0)
 """
     found = run(sandbox, body)
     assert (found.kind, found.value) == ("returned", [1, (2,)])
-    assert found.seconds < 5
+    assert found.seconds < ENOUGH
 
 
 def test_the_environment_holds_nothing_of_ours(
@@ -380,7 +380,7 @@ subprocess.Popen(["/bin/sleep", x[0]])
 return 1
 """
     with Candidate(sandbox, as_program(body), "f", SMALL) as candidate:
-        assert candidate.call([mark], 5).value == 1
+        assert candidate.call([mark], ENOUGH).value == 1
         assert eventually(lambda: len(running(mark)) >= 2)
     assert eventually(lambda: not running(mark))
 
@@ -390,7 +390,7 @@ def test_a_machine_without_memory_ends_a_program_first(name: str) -> None:
     mark = f"3{os.getpid()}.{time.monotonic_ns()}"
     code = as_program("import subprocess\nsubprocess.Popen(['/bin/sleep', x[0]])\nreturn 1")
     with Candidate(the_sandbox(name), code, "f", SMALL) as candidate:
-        assert candidate.call([mark], 5).value == 1
+        assert candidate.call([mark], ENOUGH).value == 1
         assert eventually(lambda: bool(running(mark)))
         adjustment = Path(f"/proc/{running(mark)[0]}/oom_score_adj").read_text()
     assert adjustment.strip() == "1000"
@@ -407,11 +407,11 @@ sandbox = {"bubblewrap" if sandbox.name.startswith("bubblewrap") else "landlock"
 code = "import subprocess\\ndef f(x):\\n    subprocess.Popen(['/bin/sleep', x])"
 code += "\\n    while True: pass"
 with Candidate(sandbox, code, "f") as candidate:
-    candidate.call(["{mark}"], 30)
+    candidate.call(["{mark}"], {ENOUGH})
 """
     caller = subprocess.Popen([sys.executable, "-c", script])
     try:
-        assert eventually(lambda: bool(running(mark)), 20)
+        assert eventually(lambda: bool(running(mark)))
     finally:
         caller.kill()
         caller.wait()

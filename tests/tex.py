@@ -21,7 +21,7 @@ def article_log(folder: Path, tables: Mapping[str, str]) -> str:
     head = rf"\documentclass{{article}}\usepackage{{{PACKAGES}}}\begin{{document}}"
     (folder / "article.tex").write_text(rf"{head}{inputs}\end{{document}}")
     command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "article.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600)
     log = (folder / "article.log").read_text(errors="replace")
     assert done.returncode == 0, log[-2_000:]
     return log

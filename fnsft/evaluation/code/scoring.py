@@ -47,8 +47,8 @@ def score_programs(
 
     ``pass_at_1`` is the share of tasks whose published tests a program passes; ``pass_at_1_plus``
     (EvalPlus's suites) also all further ones; ``format_ok`` the share of rows with a program
-    that compiles and defines its function. A program that ran out of time is run once
-    more with nothing beside it.
+    that compiles and defines its function. A program that ran out of time is run once more with
+    nothing beside it, after its task's reference solution: the machine may be slower by then.
 
     Raises
     ------
@@ -62,11 +62,14 @@ def score_programs(
     programs = _by_task(tasks, rows, scoring.where)
     sandbox = choose_sandbox(scoring.settings.allow_unsandboxed)
     with _workers(scoring.settings.workers) as pool:
-        pace = _pace(pool, tasks, sandbox, scoring.where)
+        time_references = partial(_pace, pool, sandbox=sandbox, where=scoring.where)
+        step = max(1, len(tasks) // _TIMED_TASKS)
+        pace = time_references(tasks[::step][:_TIMED_TASKS])
         checked = _check_all(pool, tasks, programs, sandbox, pace.factor)
         again = [i for i, found in enumerate(checked) if found.last.status == "timeout"]
         # One at a time, in a pool that is idle otherwise.
         for i in tqdm(again, desc="once more", unit="program", leave=None, disable=None):
+            pace = time_references([tasks[i]], known=pace)
             alone = pool.submit(check, tasks[i], programs[i], sandbox, factor=pace.factor)
             checked[i] = alone.result()
     return _scores(tasks, programs, checked, len(again), plus, sandbox, pace)
@@ -107,15 +110,17 @@ def _workers(n: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _pace(
-    pool: ProcessPoolExecutor, tasks: Sequence[CodeTask], sandbox: Sandbox, where: str
+    pool: ProcessPoolExecutor,
+    tasks: Sequence[CodeTask],
+    sandbox: Sandbox,
+    where: str,
+    known: Pace = Pace(0.0),
 ) -> Pace:
-    """Time the reference solutions of a few tasks on the way that programs take."""
-    step = max(1, len(tasks) // _TIMED_TASKS)
-    timed = tasks[::step][:_TIMED_TASKS]
+    """Time reference solutions on the way that programs take; return the slower pace."""
     timing = partial(check, sandbox=sandbox, factor=_HOPELESS, max_inputs=_TIMED_INPUTS)
-    futures = [pool.submit(timing, task, task.reference) for task in timed]
+    futures = [pool.submit(timing, task, task.reference) for task in tasks]
     found = [future.result().base for future in futures]
-    for task, verdict in zip(timed, found, strict=True):
+    for task, verdict in zip(tasks, found, strict=True):
         if verdict.status == "timeout":
             raise InputError(
                 f"{where}: expected a machine on which reference solutions run in time, found "
@@ -129,6 +134,8 @@ def _pace(
                 f"at the sandbox ({sandbox.name})"
             )
     pace = Pace(max(verdict.used for verdict in found))
+    if pace.share <= known.share:
+        return known
     if pace.factor > 1:
         print(
             f"{where}: this machine is slow: a reference solution takes {pace.share:.0%} of its "
