@@ -5,6 +5,8 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 # As many tests at a time; a file's stay together, since they share what they are made from.
 WORKERS ?= 2
+# More for the pytest of `make test`, as FLAGS="--minutes 45".
+FLAGS ?=
 ENV := .venv
 BIN := $(ENV)/bin
 # What `make test` runs; the other markers have targets of their own.
@@ -41,7 +43,7 @@ demo: $(ENV)/.demo ## make Table 1 of the embedded default, about ten minutes on
 	$(BIN)/fnsft show results/table1.csv
 
 test: $(ENV)/.test ## run the tests, about twenty minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN)" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN)" -n $(WORKERS) --dist loadfile $(FLAGS)
 
 test-unit: $(ENV)/.test ## run the tests that start no processes of their own, in five minutes
 	OMP_NUM_THREADS=1 $(RUN) pytest -m "$(PLAIN) and not workflow and not processes" -n $(WORKERS) --dist loadfile
